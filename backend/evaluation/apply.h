@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backend/method.h"
+#include "backend/storage/capture_reader.h"
+#include "backend/types/quantize_report.h"
+#include "backend/types/setup.h"
+#include "backend/types/tensor_view.h"
+
+namespace qs {
+
+/// A KV setup applied to one layer tensor of a capture.
+struct AppliedTensor {
+  TensorReport report;
+  TensorView original, reconstructed;  ///< f32 [kv_heads, tokens, head_dim]
+  TensorView codes;                    ///< as float; 255: full precision
+  TokenRange quantized;
+};
+
+/// Keys and values of `layer`, quantized as after a prompt of all tokens, with the functional error of attention over the
+/// captured queries (NaN when the capture has none).
+struct AppliedLayer {
+  AppliedTensor key, value;
+};
+AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::int64_t layer, const JobContext& job);
+
+/// A weight setup on one weight. @param weight  f32 [out_features, in_features]
+AppliedTensor apply_to_weight(const Setup& setup, const TensorView& weight, const std::string& name);
+
+}  // namespace qs

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend/model/decoder.h"
+#include "backend/types/generation.h"
+#include "backend/types/job.h"
+#include "backend/types/method_info.h"
+#include "backend/types/quantize_report.h"
+#include "backend/types/setup.h"
+
+namespace qs {
+
+class Model;
+enum class WeightExecution;
+
+enum class KvRole { Key, Value };
+enum class KeyDomain { PostRope, PreRope };
+
+/// Tokens [begin, end) of one sequence.
+struct TokenRange {
+  std::int64_t begin = 0, end = 0;
+  std::int64_t size() const { return end > begin ? end - begin : 0; }
+};
+
+struct CacheShape {
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  double rope_theta = 10000.0;
+};
+
+/// The live cache of one layer of one sequence (KV specification, section 2).
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  /// Stores a whole prompt; the cache must be empty. @param key, value [kv_heads, tokens, head_dim] in the method's key domain
+  virtual void prefill(const at::Tensor& key, const at::Tensor& value) = 0;
+  /// One decode step in the method's own order of events (attend-then-flush or flush-then-attend).
+  /// @param query [heads, head_dim] rotated; key, value [kv_heads, head_dim] of the new token
+  /// @return f32 [heads, head_dim]
+  virtual at::Tensor append_and_attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) = 0;
+  /// What attention would see now: keys and values f32 [kv_heads, tokens, head_dim]. For tests and analysis.
+  virtual std::pair<at::Tensor, at::Tensor> materialize() const = 0;
+  virtual std::int64_t tokens() const = 0;
+  virtual TokenRange quantized(KvRole role) const = 0;
+  virtual CacheStats stats() const = 0;  ///< from allocations
+};
+
+/// A quantized tensor with the codes it was made of: for self-checks, overlays and golden cases.
+struct QuantizedTensor {
+  at::Tensor values;  ///< reconstruction, shape and type of the input
+  at::Tensor codes;   ///< uint8, shape of the input; elements left in full precision have code 255
+  at::Tensor scale, group_min;  ///< f32, in the shape the method documents
+  std::int64_t levels = 0;      ///< 2^bits
+};
+
+/// A KV-cache quantizer with its parameters.
+class KvMethod {
+ public:
+  virtual ~KvMethod() = default;
+  /// Reference path, readable next to the paper: quantizes and dequantizes every whole group of `x`; elements whose group is
+  /// not complete stay as they are. The streaming window is applied by `as_cached`.
+  /// @param x  [kv_heads, tokens, head_dim], any float type, in key_domain()
+  /// @throws Error InvalidArgument naming head and token of a NaN or infinity
+  virtual QuantizedTensor quantize(const at::Tensor& x, KvRole role, const JobContext& job) const = 0;
+  /// Tokens that the query at `position` sees quantized when decoding token by token from the first token.
+  virtual TokenRange seen_by_query(KvRole role, std::int64_t position) const = 0;
+  /// Tokens that are quantized after a prompt of `tokens` was stored.
+  virtual TokenRange after_prefill(KvRole role, std::int64_t tokens) const = 0;
+  virtual KeyDomain key_domain() const { return KeyDomain::PostRope; }
+  /// Why this setup cannot decode (a channel range over the whole prompt, say); empty when it can.
+  virtual std::string cannot_stream() const { return {}; }
+  /// Packed path. @throws Error InvalidArgument when the setup does not fit the shape, Unsupported when it cannot stream
+  virtual std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const = 0;
+  /// The formula: bits a cached element costs at `tokens` tokens, window included. A test holds it equal to
+  /// KvCache::stats().effective_bits().
+  virtual double effective_bits(const CacheShape& shape, std::int64_t tokens) const = 0;
+  /// @throws Error InvalidArgument when the setup does not fit, naming the nearest value that does
+  virtual void check_fits(const CacheShape& shape) const = 0;
+};
+
+/// `x` as attention sees it after a prompt of all its tokens was stored: quantized range reconstructed, the rest as it is.
+at::Tensor as_cached(const KvMethod& method, const at::Tensor& x, KvRole role, const JobContext& job);
+
+/// The unquantized cache: f16 or f32 keys and values, the baseline that every KV method is compared with.
+std::unique_ptr<KvCache> make_full_precision_cache(const CacheShape& shape, at::ScalarType type);
+
+/// Per-channel maxima of the input of each linear, by linear_name. Comes from a capture or a calibration run.
+struct Calibration {
+  std::map<std::string, at::Tensor> activation_absmax;  ///< f32 [in_features]
+  std::string model_fingerprint, source;                ///< which model, which text
+  std::int64_t tokens = 0;
+};
+
+/// A weight or weight-activation quantizer with its parameters.
+class WeightMethod {
+ public:
+  virtual ~WeightMethod() = default;
+  /// The quantized model. Shares every tensor it does not change. Only linears of decoder blocks are quantized.
+  /// @param calibration  null unless MethodInfo::needs_calibration
+  virtual DecoderWeights apply(const Model& model, const Calibration* calibration, WeightExecution execution,
+                               const JobContext& job) const = 0;
+  /// One weight alone [out_features, in_features]: for `apply` on files and for views.
+  /// @throws Error InvalidArgument naming column and row of a NaN or infinity, or a group size that does not divide
+  virtual QuantizedTensor quantize_weight(const at::Tensor& weight, const std::string& name) const = 0;
+  /// The formula: bits a weight costs in a layer of this shape.
+  virtual double effective_bits(std::int64_t out_features, std::int64_t in_features) const = 0;
+};
+
+struct KvMethodEntry {
+  MethodInfo info;
+  std::unique_ptr<KvMethod> (*make)(const ParamSet&);
+};
+struct WeightMethodEntry {
+  MethodInfo info;
+  std::unique_ptr<WeightMethod> (*make)(const ParamSet&);
+};
+
+/// Fills a report from original and reconstruction; counts changes, saturation and used levels on the codes.
+TensorReport report_tensor(const std::string& name, const at::Tensor& original, const QuantizedTensor& quantized);
+
+}  // namespace qs

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "backend/model/model.h"
+#include "backend/types/eval_result.h"
+#include "backend/types/setup.h"
+
+namespace qs {
+
+class KvMethod;
+struct Calibration;
+
+/// How a weight setup is computed: dequantized weights in floating point, or products straight from the codes.
+enum class WeightExecution { Simulated, Packed };
+
+/// A model with at most one weight setup and at most one KV setup. Immutable and shared.
+class Variant {
+ public:
+  Variant(std::shared_ptr<const Model> model, std::shared_ptr<const DecoderWeights> weights,
+          std::optional<Setup> weight_setup, std::shared_ptr<const KvMethod> kv, std::optional<Setup> kv_setup);
+  ~Variant();
+
+  const Model& model() const { return *model_; }
+  const std::shared_ptr<const Model>& shared_model() const { return model_; }
+  const DecoderWeights& weights() const { return *weights_; }
+  const KvMethod* kv() const { return kv_.get(); }  ///< null: full precision
+  const std::optional<Setup>& weight_setup() const { return weight_setup_; }
+  const std::optional<Setup>& kv_setup() const { return kv_setup_; }
+  VariantLabel label() const;
+  double weight_bits() const;  ///< effective bits a weight of the quantized linears, from allocations
+
+ private:
+  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const DecoderWeights> weights_;
+  std::optional<Setup> weight_setup_;
+  std::shared_ptr<const KvMethod> kv_;
+  std::optional<Setup> kv_setup_;
+};
+
+/// Builds a variant; an empty optional leaves that side in full precision.
+/// @param calibration  needed by methods that say so (MethodInfo::needs_calibration); may be null otherwise
+/// @throws Error InvalidArgument when a setup does not fit the model (naming the nearest that fits) or calibration is
+///         missing or was made on another model
+std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, const std::optional<Setup>& weights,
+                                            const std::optional<Setup>& kv, const Calibration* calibration,
+                                            WeightExecution execution, const JobContext& job);
+
+}  // namespace qs

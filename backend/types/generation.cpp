@@ -1,0 +1,18 @@
+#include "backend/types/generation.h"
+
+namespace qs {
+
+CacheStats& CacheStats::operator+=(const CacheStats& other) {
+  bytes_codes += other.bytes_codes;
+  bytes_scales += other.bytes_scales;
+  bytes_zeros += other.bytes_zeros;
+  bytes_outliers += other.bytes_outliers;
+  bytes_indices += other.bytes_indices;
+  bytes_full_precision += other.bytes_full_precision;
+  bytes_if_f16 += other.bytes_if_f16;
+  tokens = other.tokens;
+  tokens_full_precision = other.tokens_full_precision;
+  return *this;
+}
+
+}  // namespace qs
