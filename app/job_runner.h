@@ -13,8 +13,8 @@ namespace qs {
 
 enum class JobState { Queued, Running, Succeeded, Failed, Cancelled };
 
-/// Which thread works: Compute runs heavy jobs one after another; Interactive serves views, newest request first, and is
-/// never behind a long job.
+/// Which thread works: Compute runs heavy jobs one after another; Interactive serves views, newest request first, and
+/// is never behind a long job.
 enum class JobLane { Compute, Interactive };
 
 struct JobStatus {
@@ -43,14 +43,14 @@ class JobRunner : public QObject {
 
   /// The same for work that returns a value: `succeeded(value)` or `ended(status)` for failure and cancel.
   template <typename Make, typename Succeeded>
-  quint64 compute(const QString& title, const QString& place, JobLane lane, Make make, QObject* context, Succeeded succeeded,
-                  Done ended) {
+  quint64 compute(const QString& title, const QString& place, JobLane lane, Make make, QObject* context,
+                  Succeeded succeeded, Done ended) {
     using Value = std::invoke_result_t<Make, const JobContext&>;
     auto slot = std::make_shared<std::unique_ptr<Value>>();
     return start(
         title, place, lane,
         [slot, make = std::move(make)](const JobContext& job) { *slot = std::make_unique<Value>(make(job)); }, context,
-        [slot, succeeded = std::move(succeeded), ended = std::move(ended)](const JobStatus& status) {
+        [slot, succeeded = std::move(succeeded), ended = std::move(ended)](const JobStatus& status) mutable {
           if (status.state == JobState::Succeeded) {
             succeeded(std::move(**slot));
           } else if (ended) {

@@ -31,7 +31,8 @@ class Workbench : public QObject {
   SessionDocument& document();
   const SessionState& session() const;
 
-  /// Loaded on first use and kept; call inside a job, from any thread. @throws Error as Model::load, or NotFound for the id
+  /// Loaded on first use and kept; call inside a job, from any thread. @throws Error as Model::load, or NotFound for
+  /// the id
   std::shared_ptr<const Model> loadModel(const QString& modelId, const JobContext& job);
   std::shared_ptr<CaptureReader> openCapture(const QString& captureId, const JobContext& job);
   /// Builds model, calibration and quantized weights as needed; an empty id of the same model is its full precision.
@@ -45,13 +46,42 @@ class Workbench : public QObject {
   QString sampleFolder() const;                          ///< resources installed beside the program
   QString dataFolder() const;                            ///< where captures made by the program go
 
+  // Documents. What is open stays open when one of these throws.
+  void newSession();
+  void openSession(const QString& path);  ///< @throws Error as read_session
+  void openSample();                      ///< a fresh copy of the bundled sample session. @throws Error as read_session
+  void saveSession(const QString& path);  ///< @throws Error as write_session
+  void replaceSession(const SessionState& state, const QString& path, bool modified);
+
+  // Work that the user starts; each queues a job and returns at once. Failures arrive as message() and in the job list.
+  void addModel(const QString& path);    ///< reads the headers, adds the model with its full-precision variant
+  void addCapture(const QString& path);  ///< reads the headers, adds the capture and selects it
+  /// Runs the text of a capture entry through its model and fills its file; makes nothing again unless `again` is set.
+  /// @param taps  empty: all that captures have by default
+  void makeCapture(const QString& captureId, bool again = false, const QStringList& taps = {}, bool weights = false);
+  bool isCaptureReady(const QString& captureId) const;  ///< captureReady() was said of it; GUI thread
+  void ensureCaptures();                                ///< makes those of the session that are missing and have a text
+  /// Evaluates each variant in its own job and adds the report to the results file.
+  void evaluate(const QStringList& variantIds, qint64 window, qint64 windows, const QStringList& tasks);
+  void unloadModels();  ///< frees models, variants and open captures; they are loaded again when needed
+
+  // Undoable changes of the session.
+  QString addVariant(VariantEntry entry);  ///< gives it an id when it has none; returns the id
+  void changeVariant(const VariantEntry& entry, const QString& mergeKey = {});
+  void removeVariant(const QString& variantId);
+
+  QString resultsFile() const;  ///< absolute path; the file need not exist yet
+  QString freshId(const QString& prefix) const;
+
  Q_SIGNALS:
-  void sessionReplaced();     ///< another document was opened
+  void sessionReplaced();  ///< another document was opened
   void modelsChanged();
   void captureReady(const QString& captureId);  ///< a capture was made or found and can be read
   void variantsChanged();
   void resultsChanged();
+  void capturesChanged();  ///< entries were added or removed; see captureReady for their content
   void message(const QString& text, const QString& detail);  ///< for the log
+  void failed(const QString& text, const QString& detail);   ///< for the log and the banner
 
  private:
   struct Impl;

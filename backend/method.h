@@ -57,7 +57,8 @@ struct QuantizedTensor {
   at::Tensor values;  ///< reconstruction, shape and type of the input
   at::Tensor codes;   ///< uint8, shape of the input; elements left in full precision have code 255
   at::Tensor scale, group_min;  ///< f32, in the shape the method documents
-  std::int64_t levels = 0;      ///< 2^bits
+  std::int64_t levels = 0;      ///< number of codes: 2^bits, one less for symmetric grids
+  at::Tensor full_precision;  ///< bool, shape of the input: where no code was made; undefined when every element has one
 };
 
 /// A KV-cache quantizer with its parameters.
@@ -74,6 +75,9 @@ class KvMethod {
   /// Tokens that are quantized after a prompt of `tokens` was stored.
   virtual TokenRange after_prefill(KvRole role, std::int64_t tokens) const = 0;
   virtual KeyDomain key_domain() const { return KeyDomain::PostRope; }
+  /// `x` as the cache holds it outside the quantized range, in the type of x: rounded to f16 when the cache keeps f16. The
+  /// quantizer sees these values too, so that the reference and the packed path make the same codes.
+  virtual at::Tensor held_in_full_precision(const at::Tensor& x) const { return x; }
   /// Why this setup cannot decode (a channel range over the whole prompt, say); empty when it can.
   virtual std::string cannot_stream() const { return {}; }
   /// Packed path. @throws Error InvalidArgument when the setup does not fit the shape, Unsupported when it cannot stream

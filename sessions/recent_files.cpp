@@ -9,7 +9,8 @@
 namespace qs {
 
 QStringList with_recent(QStringList recent, const QString& path, int limit) {
-  const QString clean = path.startsWith(QStringLiteral("sample:")) ? path : QDir::cleanPath(QFileInfo(path).absoluteFilePath());
+  const QString clean =
+      path.startsWith(QStringLiteral("sample:")) ? path : QDir::cleanPath(QFileInfo(path).absoluteFilePath());
   recent.removeAll(clean);
   recent.prepend(clean);
   while (recent.size() > limit) recent.removeLast();
@@ -47,8 +48,9 @@ FileKind detect_file_kind(const QString& path) {
     std::array<qint32, 7> header{};
     for (std::size_t i = 0; i < header.size(); ++i) header[i] = qFromLittleEndian<qint32>(head.constData() + 4 * i);
     const auto within = [](qint32 value, qint32 high) { return value > 0 && value <= high; };
-    if (within(header[0], 1 << 16) && within(header[1], 1 << 18) && within(header[2], 1024) && within(header[3], 1024) &&
-        within(header[4], header[3]) && header[5] != 0 && within(header[6], 1 << 24) && header[0] % header[3] == 0) {
+    if (within(header[0], 1 << 16) && within(header[1], 1 << 18) && within(header[2], 1024) &&
+        within(header[3], 1024) && within(header[4], header[3]) && header[5] != 0 && within(header[6], 1 << 24) &&
+        header[0] % header[3] == 0) {
       return FileKind::Llama2c;
     }
   }

@@ -14,8 +14,8 @@ QStringList existing_files(const QStringList& recent);
 /// What a file or folder is, judged by its content, never by its name alone.
 enum class FileKind { Missing, Unknown, Session, ModelFolder, Llama2c, Capture, Results };
 
-/// Looks at folders for config.json, at files for their first bytes (HDF5 signature and the attribute `format`, JSON with
-/// the session's format field, llama2.c's seven-integer header).
+/// Looks at folders for config.json, at files for their first bytes (HDF5 signature and the attribute `format`, JSON
+/// with the session's format field, llama2.c's seven-integer header).
 FileKind detect_file_kind(const QString& path);
 
 }  // namespace qs

@@ -17,7 +17,9 @@ namespace {
 constexpr auto kSuffix = ".autosave";
 
 /// First line: the session's own path; then the session with absolute paths.
-QByteArray side_text(const SessionState& state, const QString& path) { return path.toUtf8() + '\n' + session_to_json(state); }
+QByteArray side_text(const SessionState& state, const QString& path) {
+  return path.toUtf8() + '\n' + session_to_json(state);
+}
 
 QString lock_of(const QString& side_file) { return side_file.chopped(int(qstrlen(kSuffix))) + QStringLiteral(".lock"); }
 
@@ -25,15 +27,18 @@ QString lock_of(const QString& side_file) { return side_file.chopped(int(qstrlen
 
 Recovery::Recovery(const QString& folder) : folder_(folder), id_(QUuid::createUuid().toString(QUuid::WithoutBraces)) {
   if (!QDir().mkpath(folder_)) {
-    throw Error(ErrorCode::Io, QStringLiteral("The folder '%1' for automatic saves cannot be made. Check its permissions.")
-                                   .arg(folder_)
-                                   .toStdString());
+    throw Error(ErrorCode::Io,
+                QStringLiteral("The folder '%1' for automatic saves cannot be made. Check its permissions.")
+                    .arg(folder_)
+                    .toStdString());
   }
   lock_ = std::make_unique<QLockFile>(folder_ + QLatin1Char('/') + id_ + QStringLiteral(".lock"));
   lock_->setStaleLockTime(0);
   if (!lock_->tryLock(0)) {
     throw Error(ErrorCode::Io,
-                QStringLiteral("The folder '%1' for automatic saves cannot be written. Check its permissions.").arg(folder_).toStdString());
+                QStringLiteral("The folder '%1' for automatic saves cannot be written. Check its permissions.")
+                    .arg(folder_)
+                    .toStdString());
   }
 }
 
@@ -48,8 +53,9 @@ void Recovery::save(const SessionState& state, const QString& path) {
   QSaveFile file(sideFile());
   const QByteArray text = side_text(state, path);
   if (!file.open(QIODevice::WriteOnly) || file.write(text) != text.size() || !file.commit()) {
-    throw Error(ErrorCode::Io,
-                QStringLiteral("The automatic save '%1' could not be written: %2.").arg(sideFile(), file.errorString()).toStdString());
+    throw Error(ErrorCode::Io, QStringLiteral("The automatic save '%1' could not be written: %2.")
+                                   .arg(sideFile(), file.errorString())
+                                   .toStdString());
   }
 }
 
@@ -57,7 +63,8 @@ void Recovery::drop() { QFile::remove(sideFile()); }
 
 std::optional<RecoveredSession> Recovery::find(QString* problem) const {
   const QDir folder(folder_);
-  const QFileInfoList files = folder.entryInfoList({QStringLiteral("*%1").arg(QLatin1String(kSuffix))}, QDir::Files, QDir::Time);
+  const QFileInfoList files =
+      folder.entryInfoList({QStringLiteral("*%1").arg(QLatin1String(kSuffix))}, QDir::Files, QDir::Time);
   for (const QFileInfo& info : files) {
     const QString side = info.absoluteFilePath();
     if (side == QFileInfo(sideFile()).absoluteFilePath()) continue;
@@ -68,7 +75,8 @@ std::optional<RecoveredSession> Recovery::find(QString* problem) const {
     if (!file.open(QIODevice::ReadOnly)) continue;
     const QString path = QString::fromUtf8(file.readLine()).chopped(1);
     try {
-      return RecoveredSession{session_from_json(file.readAll(), side), path, info.lastModified().toString(Qt::ISODate), side};
+      return RecoveredSession{session_from_json(file.readAll(), side), path, info.lastModified().toString(Qt::ISODate),
+                              side};
     } catch (const Error& error) {
       if (problem) *problem = QString::fromUtf8(error.what());
     }

@@ -17,8 +17,8 @@ struct RecoveredSession {
   QString side_file;  ///< to be dropped with discard()
 };
 
-/// Autosaves beside each other in one folder: `<id>.autosave` with `<id>.lock` held while the program lives. A lock whose
-/// process is gone marks a crash.
+/// Autosaves beside each other in one folder: `<id>.autosave` with `<id>.lock` held while the program lives. A lock
+/// whose process is gone marks a crash.
 class Recovery {
  public:
   /// Takes a fresh id in `folder` and locks it. @throws Error Io when the folder cannot be made or written

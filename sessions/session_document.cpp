@@ -20,6 +20,13 @@ SessionState keep_noted(SessionState target, const SessionState& current) {
 
 SessionDocument::SessionDocument(QObject* parent) : QObject(parent) {}
 
+bool SessionDocument::isModified() const {
+  SessionState saved = saved_;
+  saved.selection = state_.selection;
+  saved.activeView = state_.activeView;
+  return state_ != saved;
+}
+
 void SessionDocument::apply(const QString& text, const SessionState& next, const QString& mergeKey) {
   if (next == state_) return;
   const bool merges = !mergeKey.isEmpty() && !undo_.isEmpty() && undo_.last().mergeKey == mergeKey && redo_.isEmpty();

@@ -18,10 +18,10 @@ class SessionDocument : public QObject {
 
   const SessionState& state() const { return state_; }
   QString path() const { return path_; }  ///< of the file; empty for a session that was never saved
-  bool isModified() const { return state_ != saved_; }
+  bool isModified() const;                ///< selection and active view apart: looking around is no change
 
-  /// One undoable step. Steps with the same non-empty `mergeKey` in a row become one, so a dragged slider is undone at once.
-  /// A change that changes nothing is no step.
+  /// One undoable step. Steps with the same non-empty `mergeKey` in a row become one, so a dragged slider is undone at
+  /// once. A change that changes nothing is no step.
   void apply(const QString& text, const SessionState& next, const QString& mergeKey = {});
   template <typename Change>
   void edit(const QString& text, Change&& change, const QString& mergeKey = {}) {
@@ -30,12 +30,22 @@ class SessionDocument : public QObject {
     apply(text, next, mergeKey);
   }
 
-  /// Changes what undo should not step through: selection, active view, fingerprints, paths of files that were just made.
-  /// Earlier states keep their own values of everything but these.
+  /// Changes what undo should not step through: selection, active view, fingerprints, paths of files that were just
+  /// made. Earlier states keep their own values of everything but these.
   template <typename Change>
   void note(Change&& change) {
     SessionState next = state_;
     change(next);
+    replaceCurrent(next);
+  }
+
+  /// note() for values that views fill in when they are made: an unmodified document stays unmodified.
+  template <typename Change>
+  void settle(Change&& change) {
+    const bool modified = isModified();
+    SessionState next = state_;
+    change(next);
+    if (!modified) saved_ = next;
     replaceCurrent(next);
   }
 
@@ -51,8 +61,8 @@ class SessionDocument : public QObject {
   void markSaved(const QString& path);
 
  Q_SIGNALS:
-  void changed();          ///< the state, its file or what can be undone
-  void stateReplaced();    ///< by undo or redo: everybody has to look again
+  void changed();        ///< the state, its file or what can be undone
+  void stateReplaced();  ///< by undo or redo: everybody has to look again
 
  private:
   struct Step {

@@ -24,7 +24,8 @@ QString join(const QString& path, const QString& key) { return path.isEmpty() ? 
 /// Reads an object field by field and refuses what nobody asked for.
 class FieldReader {
  public:
-  FieldReader(const QJsonValue& value, QString path, QString source) : path_(std::move(path)), source_(std::move(source)) {
+  FieldReader(const QJsonValue& value, QString path, QString source)
+      : path_(std::move(path)), source_(std::move(source)) {
     if (!value.isObject()) refuse({}, QStringLiteral("an object"), value);
     object_ = value.toObject();
   }
@@ -103,12 +104,13 @@ class FieldReader {
   void finish() const {
     for (const QString& key : object_.keys()) {
       if (!taken_.contains(key)) {
-        throw Error(ErrorCode::BadFormat,
-                    QStringLiteral("Session '%1' has a field '%2' that version %3 of the format does not know. It was probably "
-                                   "written by another program or a newer version; remove the field or update Quantoscope.")
-                        .arg(source_, join(path_, key))
-                        .arg(SessionState::kVersion)
-                        .toStdString());
+        throw Error(
+            ErrorCode::BadFormat,
+            QStringLiteral("Session '%1' has a field '%2' that version %3 of the format does not know. It was probably "
+                           "written by another program or a newer version; remove the field or update Quantoscope.")
+                .arg(source_, join(path_, key))
+                .arg(SessionState::kVersion)
+                .toStdString());
       }
     }
   }
@@ -126,8 +128,8 @@ class FieldReader {
     shown = shown.mid(1, shown.size() - 2);
     if (shown.size() > 60) shown = shown.left(57) + QStringLiteral("...");
     throw Error(ErrorCode::BadFormat, QStringLiteral("Session '%1': '%2' must be %3, found %4.")
-                                          .arg(source_, where.isEmpty() ? QStringLiteral("the document") : where, expected,
-                                               found.isUndefined() ? QStringLiteral("nothing") : shown)
+                                          .arg(source_, where.isEmpty() ? QStringLiteral("the document") : where,
+                                               expected, found.isUndefined() ? QStringLiteral("nothing") : shown)
                                           .toStdString());
   }
 
@@ -140,10 +142,18 @@ constexpr int kMaxInt = std::numeric_limits<int>::max();
 constexpr double kMaxReal = std::numeric_limits<double>::max();
 
 QJsonObject to_json(const Selection& s) {
-  return {{"captureA", s.captureA},         {"captureB", s.captureB},     {"variantA", s.variantA},
-          {"variantB", s.variantB},         {"layer", s.layer},           {"tensor", s.tensor},
-          {"kvHead", s.kvHead},             {"queryHead", s.queryHead},   {"channelBegin", s.channelBegin},
-          {"channelEnd", s.channelEnd},     {"tokenBegin", s.tokenBegin}, {"tokenEnd", s.tokenEnd},
+  return {{"captureA", s.captureA},
+          {"captureB", s.captureB},
+          {"variantA", s.variantA},
+          {"variantB", s.variantB},
+          {"layer", s.layer},
+          {"tensor", s.tensor},
+          {"kvHead", s.kvHead},
+          {"queryHead", s.queryHead},
+          {"channelBegin", s.channelBegin},
+          {"channelEnd", s.channelEnd},
+          {"tokenBegin", s.tokenBegin},
+          {"tokenEnd", s.tokenEnd},
           {"alpha", s.alpha}};
 }
 
@@ -206,13 +216,16 @@ QJsonArray to_array(const QList<Entry>& entries, QJsonObject (*convert)(const En
 
 void refuse_twice(const QSet<QString>& ids, const QString& id, const QString& where, const QString& source) {
   if (id.isEmpty() || ids.contains(id)) {
-    throw Error(ErrorCode::BadFormat, QStringLiteral("Session '%1': the id of '%2' must be a text that occurs once, found '%3'.")
-                                          .arg(source, where, id)
-                                          .toStdString());
+    throw Error(ErrorCode::BadFormat,
+                QStringLiteral("Session '%1': the id of '%2' must be a text that occurs once, found '%3'.")
+                    .arg(source, where, id)
+                    .toStdString());
   }
 }
 
-bool is_special(const QString& path) { return path.isEmpty() || path.startsWith(QStringLiteral("sample:")); }
+bool is_special(const QString& path) {
+  return path.isEmpty() || path.startsWith(QStringLiteral("sample:")) || path.startsWith(QStringLiteral("data:"));
+}
 
 template <typename Change>
 SessionState with_paths(SessionState state, Change change) {
@@ -234,10 +247,11 @@ QByteArray session_to_json(const SessionState& state) {
       {"title", state.title},
       {"notes", state.notes},
       {"resultsPath", state.resultsPath},
-      {"models", to_array<ModelEntry>(state.models,
-                                      [](const ModelEntry& m) {
-                                        return QJsonObject{{"id", m.id}, {"path", m.path}, {"fingerprint", m.fingerprint}};
-                                      })},
+      {"models",
+       to_array<ModelEntry>(state.models,
+                            [](const ModelEntry& m) {
+                              return QJsonObject{{"id", m.id}, {"path", m.path}, {"fingerprint", m.fingerprint}};
+                            })},
       {"captures", to_array<CaptureEntry>(state.captures,
                                           [](const CaptureEntry& c) {
                                             return QJsonObject{{"id", c.id},
@@ -256,14 +270,15 @@ QByteArray session_to_json(const SessionState& state) {
                                           })},
       {"pins", to_array<PinEntry>(state.pins,
                                   [](const PinEntry& p) {
-                                    return QJsonObject{{"viewId", p.viewId}, {"text", p.text},       {"value", p.value},
-                                                       {"layer", p.layer},   {"head", p.head},       {"channel", p.channel},
+                                    return QJsonObject{{"viewId", p.viewId}, {"text", p.text}, {"value", p.value},
+                                                       {"layer", p.layer},   {"head", p.head}, {"channel", p.channel},
                                                        {"token", p.token}};
                                   })},
-      {"views", to_array<ViewEntry>(state.views,
-                                    [](const ViewEntry& v) {
-                                      return QJsonObject{{"type", v.type}, {"linked", v.linked}, {"settings", v.settings}};
-                                    })},
+      {"views",
+       to_array<ViewEntry>(state.views,
+                           [](const ViewEntry& v) {
+                             return QJsonObject{{"type", v.type}, {"linked", v.linked}, {"settings", v.settings}};
+                           })},
       {"activeView", state.activeView},
       {"layout", state.layout},
       {"selection", to_json(state.selection)},
@@ -275,26 +290,30 @@ SessionState session_from_json(const QByteArray& json, const QString& source) {
   QJsonParseError problem;
   const QJsonDocument document = QJsonDocument::fromJson(json, &problem);
   if (problem.error != QJsonParseError::NoError) {
-    throw Error(ErrorCode::BadFormat, QStringLiteral("Session '%1' is not valid JSON: %2 at byte %3 of %4. The file may be "
-                                                     "truncated; an autosave may be beside it.")
-                                          .arg(source, problem.errorString())
-                                          .arg(problem.offset)
-                                          .arg(json.size())
-                                          .toStdString());
+    throw Error(ErrorCode::BadFormat,
+                QStringLiteral("Session '%1' is not valid JSON: %2 at byte %3 of %4. The file may be "
+                               "truncated; an autosave may be beside it.")
+                    .arg(source, problem.errorString())
+                    .arg(problem.offset)
+                    .arg(json.size())
+                    .toStdString());
   }
   const QJsonObject object = document.object();
   if (object.value("format").toString() != QLatin1String(kFormat)) {
-    throw Error(ErrorCode::BadFormat, QStringLiteral("'%1' is no session: its field 'format' must be '%2', found '%3'.")
-                                          .arg(source, QLatin1String(kFormat), object.value("format").toVariant().toString())
-                                          .toStdString());
+    throw Error(ErrorCode::BadFormat,
+                QStringLiteral("'%1' is no session: its field 'format' must be '%2', found '%3'.")
+                    .arg(source, QLatin1String(kFormat), object.value("format").toVariant().toString())
+                    .toStdString());
   }
   const QJsonValue version = object.value("version");
   if (!version.isDouble() || version.toDouble() != SessionState::kVersion) {
-    throw Error(ErrorCode::Unsupported,
-                QStringLiteral("Session '%1' has version %2; this program reads version %3. Open it with the program that wrote it.")
-                    .arg(source, version.isUndefined() ? QStringLiteral("(none)") : version.toVariant().toString())
-                    .arg(SessionState::kVersion)
-                    .toStdString());
+    throw Error(
+        ErrorCode::Unsupported,
+        QStringLiteral(
+            "Session '%1' has version %2; this program reads version %3. Open it with the program that wrote it.")
+            .arg(source, version.isUndefined() ? QStringLiteral("(none)") : version.toVariant().toString())
+            .arg(SessionState::kVersion)
+            .toStdString());
   }
 
   FieldReader in(object, {}, source);
@@ -373,9 +392,10 @@ void write_session(const QString& path, const SessionState& state) {
       session_to_json(with_paths(state, [&](const QString& entry) { return stored_path(entry, folder); }));
   QSaveFile file(path);
   if (!file.open(QIODevice::WriteOnly) || file.write(json) != json.size() || !file.commit()) {
-    throw Error(ErrorCode::Io, QStringLiteral("The session could not be written to '%1': %2. What was there is unchanged.")
-                                   .arg(path, file.errorString())
-                                   .toStdString());
+    throw Error(ErrorCode::Io,
+                QStringLiteral("The session could not be written to '%1': %2. What was there is unchanged.")
+                    .arg(path, file.errorString())
+                    .toStdString());
   }
 }
 
@@ -385,9 +405,10 @@ SessionState read_session(const QString& path) {
     throw Error(ErrorCode::NotFound, QStringLiteral("Session '%1' does not exist.").arg(path).toStdString());
   }
   if (QFileInfo(path).isDir() || !file.open(QIODevice::ReadOnly)) {
-    throw Error(ErrorCode::Io, QStringLiteral("Session '%1' cannot be read: %2.")
-                                   .arg(path, QFileInfo(path).isDir() ? QStringLiteral("it is a folder") : file.errorString())
-                                   .toStdString());
+    throw Error(ErrorCode::Io,
+                QStringLiteral("Session '%1' cannot be read: %2.")
+                    .arg(path, QFileInfo(path).isDir() ? QStringLiteral("it is a folder") : file.errorString())
+                    .toStdString());
   }
   if (file.size() > kMaxBytes) {
     throw Error(ErrorCode::BadFormat, QStringLiteral("'%1' has %2 bytes; a session has at most %3.")

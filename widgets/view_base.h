@@ -6,19 +6,23 @@
 #include <QString>
 #include <QWidget>
 
+class QBoxLayout;
 class QPainter;
+class QToolButton;
 
 namespace qs {
 
 class SelectionHub;
+class ViewOverlay;
 
 /// What a view shows now. Every view looks the same in each.
 enum class ViewState { Empty, Loading, Partial, Stale, Failed, Cancelled, Ready };
 
 /// How a figure was made; printed under every export.
 struct Provenance {
-  QString session, variant, data, program;  ///< session title, variant label, capture or text and range, program and version
-  QString command;                          ///< the command line that makes the same numbers
+  QString session, variant, data,
+      program;      ///< session title, variant label, capture or text and range, program and version
+  QString command;  ///< the command line that makes the same numbers
   QString line() const;
 };
 
@@ -42,11 +46,13 @@ class ViewBase : public QWidget {
   QString title() const { return title_; }
   ViewState state() const { return state_; }
   QString stateMessage() const { return stateMessage_; }
+  QString stateActionId() const { return actionId_; }
 
   /// @param message  one sentence: what is missing, what runs, what went wrong
-  /// @param actionId the action that fixes it ("capture.kv", "view.retry"); its button is shown in Empty, Stale and Failed
-  void setState(ViewState state, const QString& message = {}, const QString& actionId = {}, const QString& actionText = {},
-                const QString& detail = {});
+  /// @param actionId the action that fixes it ("capture.kv", "view.retry"); its button is shown in Empty, Stale and
+  /// Failed
+  void setState(ViewState state, const QString& message = {}, const QString& actionId = {},
+                const QString& actionText = {}, const QString& detail = {});
   void setProgress(double fraction, const QString& step);  ///< shown as a thin line while Loading
   void setProvenance(const Provenance& provenance);
   const Provenance& provenance() const { return provenance_; }
@@ -73,15 +79,21 @@ class ViewBase : public QWidget {
 
  Q_SIGNALS:
   void stateChanged(qs::ViewState state);
-  void readoutChanged(const QString& text);   ///< exact value under the cursor, for the status bar
+  void readoutChanged(const QString& text);  ///< exact value under the cursor, for the status bar
   void actionRequested(const QString& actionId);
   void pinRequested(const QString& viewId, const QString& value);
-  void settingsChanged();                     ///< for undo and autosave
+  void settingsChanged();  ///< for undo and autosave
   void cancelRequested();
 
  protected:
   SelectionHub& hub() { return hub_; }
-  /// Where the figure lies: below the compare strip and controls. Subclasses put their controls into controlsLayout().
+  const SelectionHub& hub() const { return hub_; }
+  /// The frame that views may use: a row for the compare strip and controls (with the chain button at its end), and
+  /// below it the body, where the figure lies. Both are made at the first call; a view that calls neither lays itself
+  /// out.
+  QBoxLayout* controlsLayout();
+  QWidget* body();
+  /// The selection moved and this view follows it.
   virtual void selectionChanged() {}
 
  private:
@@ -90,6 +102,15 @@ class ViewBase : public QWidget {
   ViewState state_ = ViewState::Empty;
   Provenance provenance_;
   bool linked_ = true;
+  QString actionId_, actionText_, detail_, step_;
+  double fraction_ = 0.0;
+  ViewOverlay* overlay_ = nullptr;
+  QBoxLayout* controls_ = nullptr;
+  QWidget* body_ = nullptr;
+  QToolButton* chain_ = nullptr;
+
+  void makeFrame();
+  void updateOverlay();
 };
 
 }  // namespace qs

@@ -47,14 +47,16 @@ struct GoldenRunner {
 std::vector<GoldenRunner> golden_kv_runners();      ///< kivi, rtn (KV family), fp8: golden_kv.cpp
 std::vector<GoldenRunner> golden_weight_runners();  ///< rtn (weight family), smoothquant, stats: golden_weights.cpp
 
-/// Runs every case of `dir`/manifest.json whose method has a runner and compares under the rule of each expected tensor:
-/// exact, abs, rel_fro, abs_frac, set, le. A method that both families have (rtn) is run by the side whose cases these are:
-/// a manifest with key and value tensors is the KV side. Cases without a runner are listed as skipped.
+/// Runs every case of `dir`/manifest.json whose method has a runner and compares under the rule of each expected
+/// tensor: exact, abs, rel_fro, abs_frac, set, le. A method that both families have (rtn) is run by the side whose
+/// cases these are: a manifest with key and value tensors is the KV side. Cases without a runner are listed as skipped.
 /// @param extra  runners of layers above this one, such as evaluation; they come first
 /// @throws Error NotFound or BadFormat for the manifest itself; a broken case is a failure in the report
-VerifyReport verify_golden(const std::filesystem::path& dir, const JobContext& job, const std::vector<GoldenRunner>& extra = {});
+VerifyReport verify_golden(const std::filesystem::path& dir, const JobContext& job,
+                           const std::vector<GoldenRunner>& extra = {});
 
-/// Compares one tensor under a manifest rule. NaN equals NaN. @return empty when it holds, else the failure without its case
+/// Compares one tensor under a manifest rule. NaN equals NaN. @return empty when it holds, else the failure without its
+/// case
 struct GoldenComparison {
   bool passed = false;
   std::string rule;

@@ -9,8 +9,8 @@ enum class NormKind { RmsNorm, LayerNorm };
 enum class PositionKind { Rope, Learned, None };
 enum class ActivationKind { Silu, Gelu, GeluTanh, Relu };
 
-/// Describes a decoder-only transformer. A family (Llama, ...) is a mapping of its config.json and weight names onto this,
-/// never a class of its own; a new family adds fields here only when it computes something that no other does.
+/// Describes a decoder-only transformer. A family (Llama, ...) is a mapping of its config.json and weight names onto
+/// this, never a class of its own; a new family adds fields here only when it computes something that no other does.
 struct ArchitectureSpec {
   std::string architecture;  ///< "LlamaForCausalLM"
   std::int64_t layers = 0, hidden_size = 0, intermediate_size = 0, vocab_size = 0;

@@ -78,7 +78,7 @@ struct DecoderWeights {
 
 /// The run of one sequence inside a ragged batch. No padding token is ever computed.
 struct SequenceSpan {
-  std::int64_t offset = 0;          ///< of its first token in `ids`
+  std::int64_t offset = 0;  ///< of its first token in `ids`
   std::int64_t length = 0;
   std::int64_t first_position = 0;  ///< tokens already in its cache
 };
@@ -92,9 +92,9 @@ struct RaggedBatch {
 /// One layer's attention of one sequence. `key_pre_rope`, `key`, `value` hold the new tokens only.
 struct AttentionCall {
   std::int64_t layer = 0;
-  std::int64_t sequence = 0;        ///< index in the batch
+  std::int64_t sequence = 0;  ///< index in the batch
   std::int64_t first_position = 0;
-  at::Tensor query;                 ///< [heads, tokens, head_dim], rotated
+  at::Tensor query;                     ///< [heads, tokens, head_dim], rotated
   at::Tensor key_pre_rope, key, value;  ///< [kv_heads, tokens, head_dim]
 };
 

@@ -24,7 +24,8 @@ class Model {
   /// Opens a Hugging Face folder (or its config.json), or a llama2.c .bin file with its tokenizer beside it.
   /// Memory is estimated first and refused when it does not fit.
   /// @throws Error NotFound, BadFormat, Unsupported or OutOfMemory, naming the file and what was expected
-  static std::shared_ptr<const Model> load(const std::filesystem::path& path, const LoadOptions& options, const JobContext& job);
+  static std::shared_ptr<const Model> load(const std::filesystem::path& path, const LoadOptions& options,
+                                           const JobContext& job);
 
   Model(ModelInfo info, ArchitectureSpec spec, std::shared_ptr<const DecoderWeights> weights,
         std::shared_ptr<const Tokenizer> tokenizer, LoadOptions options);

@@ -30,7 +30,9 @@ class Variant {
   const std::optional<Setup>& weight_setup() const { return weight_setup_; }
   const std::optional<Setup>& kv_setup() const { return kv_setup_; }
   VariantLabel label() const;
-  double weight_bits() const;  ///< effective bits a weight of the quantized linears, from allocations
+  /// Effective bits a weight of the block linears: allocations where codes are kept, the formula of the method where
+  /// the weights are simulated, the stored type without a setup.
+  double weight_bits() const;
 
  private:
   std::shared_ptr<const Model> model_;

@@ -21,8 +21,8 @@ struct Slice {
 /// One level of a pyramid: each value pools `factor` x `factor` cells of (tokens, channels).
 enum class Pool { Min, Max, Mean };
 
-/// Reads a capture that may still be growing or was cut off. All HDF5 work happens on the HDF5 thread; every call may block
-/// on it, so none belongs on the GUI thread.
+/// Reads a capture that may still be growing or was cut off. All HDF5 work happens on the HDF5 thread; every call may
+/// block on it, so none belongs on the GUI thread.
 class CaptureReader {
  public:
   /// @throws Error NotFound, BadFormat (no capture, wrong version, what is missing), Io
@@ -39,8 +39,8 @@ class CaptureReader {
   /// `tap` is key, key_pre_rope, value, query, query_pre_rope: [heads or kv_heads, tokens, head_dim]; log_sum_exp:
   /// [heads, tokens].
   TensorView read_layer(std::int64_t layer, const std::string& tap, const std::vector<Slice>& slices = {});
-  /// A pooled level of a layer tensor: [heads, ceil(tokens / factor), ceil(head_dim / factor)]. Factors are powers of two.
-  /// Empty when the file has no pyramid for it.
+  /// A pooled level of a layer tensor: [heads, ceil(tokens / factor), ceil(head_dim / factor)]. Factors are powers of
+  /// two. Empty when the file has no pyramid for it.
   virtual TensorView read_pyramid(std::int64_t layer, const std::string& tap, Pool pool, std::int64_t factor) = 0;
   virtual ActivationStats activation_stats(const std::string& linear) = 0;
 };

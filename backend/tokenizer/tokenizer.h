@@ -34,14 +34,17 @@ std::vector<std::int64_t> encode_with_bos(const Tokenizer& tokenizer, std::strin
 /// Joins token bytes and releases whole UTF-8 characters only.
 class StreamingDecoder {
  public:
-  explicit StreamingDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  /// @param at_text_start  the first token begins the text, so the space that some tokenizers put in front of a text is
+  ///                       dropped, as decode() does; false when a prompt stands before it
+  explicit StreamingDecoder(const Tokenizer& tokenizer, bool at_text_start = false)
+      : tokenizer_(&tokenizer), first_(at_text_start) {}
   std::string push(std::int64_t id);  ///< the text that became complete
   std::string finish();               ///< what is left, invalid bytes as U+FFFD
 
  private:
   const Tokenizer* tokenizer_;
   std::string pending_;
-  bool first_ = true;
+  bool first_ = false;
 };
 
 /// Picks the tokenizer of a model folder: tokenizer.json, else tokenizer.model; of a llama2.c model: the tokenizer file

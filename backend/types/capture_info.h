@@ -13,6 +13,7 @@ struct DatasetInfo {
   std::vector<std::int64_t> shape;
   std::string axes;   ///< "kv_heads,tokens,head_dim"
   std::int64_t bytes_stored = 0;
+  std::int64_t non_finite = 0;  ///< NaN and infinite values that were written
 };
 
 /// What a capture file says of itself. The layout is in README.md and design section 4.
@@ -23,6 +24,7 @@ struct CaptureInfo {
   std::string model_name, model_fingerprint, architecture, created_utc, program_version;
   std::string text_source, text_sha256;  ///< file name or "chat", and the hash of the text that ran
   std::int64_t tokens = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden_size = 0;
+  std::int64_t window = 0;  ///< tokens of one forward pass; each window is a sequence of its own
   double rope_theta = 0.0;
   std::vector<DatasetInfo> datasets;
   std::vector<std::string> linears;  ///< names under /activations, in model order

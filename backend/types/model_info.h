@@ -19,8 +19,9 @@ struct ModelInfo {
   std::string dtype;       ///< stored type of the weights: "float16"
   std::int64_t bytes = 0;  ///< of the weights as stored
   std::int64_t bos_id = -1, eos_id = -1;
+  std::vector<std::int64_t> eos_ids;  ///< every id that ends a text; eos_id is the first
   bool tied_embeddings = false;
-  std::string fingerprint;  ///< hash of config and weight headers: which model a calibration or a capture belongs to
+  std::string fingerprint;  ///< hash of config, headers and samples of the values: which model a calibration or a capture belongs to
 
   /// Keys and values of one token over all layers in 16-bit floats.
   std::int64_t kv_bytes_per_token() const { return 2 * layers * kv_heads * head_dim * 2; }

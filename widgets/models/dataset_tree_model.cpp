@@ -75,7 +75,8 @@ QModelIndex DatasetTreeModel::indexOfPath(const QString& path) const {
   const Node* at = root_.get();
   QModelIndex found;
   for (const QString& part : path.split(u'/', Qt::SkipEmptyParts)) {
-    const auto child = std::find_if(at->children.begin(), at->children.end(), [&](const auto& c) { return c->name == part; });
+    const auto child =
+        std::find_if(at->children.begin(), at->children.end(), [&](const auto& c) { return c->name == part; });
     if (child == at->children.end()) return {};
     at = child->get();
     found = index(at->row, 0, found);
@@ -85,7 +86,8 @@ QModelIndex DatasetTreeModel::indexOfPath(const QString& path) const {
 
 QModelIndex DatasetTreeModel::index(int row, int column, const QModelIndex& parent) const {
   const Node* above = node(parent);
-  if (row < 0 || row >= static_cast<int>(above->children.size()) || column < 0 || column >= ColumnTotal || parent.column() > 0) {
+  if (row < 0 || row >= static_cast<int>(above->children.size()) || column < 0 || column >= ColumnTotal ||
+      parent.column() > 0) {
     return {};
   }
   return createIndex(row, column, above->children[static_cast<std::size_t>(row)].get());
@@ -109,27 +111,40 @@ QVariant DatasetTreeModel::data(const QModelIndex& index, int role) const {
   const Node* at = node(index);
   if (role == PathRole || role == Qt::ToolTipRole) return at->path;
   if (role == BytesRole) return at->bytes;
-  if (role == Qt::TextAlignmentRole && index.column() == Bytes) return static_cast<int>(Qt::AlignRight | Qt::AlignVCenter);
+  if (role == Qt::TextAlignmentRole && index.column() == Bytes)
+    return static_cast<int>(Qt::AlignRight | Qt::AlignVCenter);
   if (role != Qt::DisplayRole) return {};
   switch (index.column()) {
-    case Name: return at->name;
-    case Shape: return at->shape;
-    case Type: return at->type;
-    case Axes: return at->axes;
-    case Bytes: return bytesText(at->bytes);
-    default: return {};
+    case Name:
+      return at->name;
+    case Shape:
+      return at->shape;
+    case Type:
+      return at->type;
+    case Axes:
+      return at->axes;
+    case Bytes:
+      return bytesText(at->bytes);
+    default:
+      return {};
   }
 }
 
 QVariant DatasetTreeModel::headerData(int section, Qt::Orientation orientation, int role) const {
   if (role != Qt::DisplayRole || orientation != Qt::Horizontal) return {};
   switch (section) {
-    case Name: return tr("Dataset");
-    case Shape: return tr("Shape");
-    case Type: return tr("Type");
-    case Axes: return tr("Axes");
-    case Bytes: return tr("Stored");
-    default: return {};
+    case Name:
+      return tr("Dataset");
+    case Shape:
+      return tr("Shape");
+    case Type:
+      return tr("Type");
+    case Axes:
+      return tr("Axes");
+    case Bytes:
+      return tr("Stored");
+    default:
+      return {};
   }
 }
 

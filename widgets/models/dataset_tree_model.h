@@ -7,8 +7,8 @@
 
 namespace qs {
 
-/// The datasets of one capture as a tree of groups ("/layers/003/key"). Columns: name, shape, type, axes, bytes; a group's
-/// bytes are the sum of what lies in it.
+/// The datasets of one capture as a tree of groups ("/layers/003/key"). Columns: name, shape, type, axes, bytes; a
+/// group's bytes are the sum of what lies in it.
 class DatasetTreeModel : public QAbstractItemModel {
   Q_OBJECT
  public:

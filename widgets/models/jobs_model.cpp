@@ -45,54 +45,82 @@ void JobsModel::clearEnded() {
   }
 }
 
-int JobsModel::rowCount(const QModelIndex& parent) const { return parent.isValid() ? 0 : static_cast<int>(rows_.size()); }
+int JobsModel::rowCount(const QModelIndex& parent) const {
+  return parent.isValid() ? 0 : static_cast<int>(rows_.size());
+}
 int JobsModel::columnCount(const QModelIndex& parent) const { return parent.isValid() ? 0 : ColumnTotal; }
 
 QVariant JobsModel::data(const QModelIndex& index, int role) const {
   if (!checkIndex(index, CheckIndexOption::IndexIsValid)) return {};
   const JobRow& row = rows_[index.row()];
   switch (role) {
-    case IdRole: return row.id;
-    case FractionRole: return row.fraction;
-    case StateRole: return static_cast<int>(row.state);
-    case DetailRole: return row.detail;
-    case Qt::ToolTipRole: return row.message.isEmpty() ? QVariant() : QVariant(row.message);
+    case IdRole:
+      return row.id;
+    case FractionRole:
+      return row.fraction;
+    case StateRole:
+      return static_cast<int>(row.state);
+    case DetailRole:
+      return row.detail;
+    case Qt::ToolTipRole:
+      return row.message.isEmpty() ? QVariant() : QVariant(row.message);
     case Qt::TextAlignmentRole:
-      return static_cast<int>((index.column() >= Elapsed || index.column() == Progress ? Qt::AlignRight : Qt::AlignLeft) |
-                              Qt::AlignVCenter);
-    case Qt::DisplayRole: break;
-    default: return {};
+      return static_cast<int>(
+          (index.column() >= Elapsed || index.column() == Progress ? Qt::AlignRight : Qt::AlignLeft) |
+          Qt::AlignVCenter);
+    case Qt::DisplayRole:
+      break;
+    default:
+      return {};
   }
   switch (index.column()) {
-    case Title: return row.place.isEmpty() ? row.title : tr("%1 (%2)").arg(row.title, row.place);
+    case Title:
+      return row.place.isEmpty() ? row.title : tr("%1 (%2)").arg(row.title, row.place);
     case StateColumn: {
       switch (row.state) {
-        case JobRow::State::Queued: return tr("queued");
-        case JobRow::State::Running: return tr("running");
-        case JobRow::State::Succeeded: return tr("done");
-        case JobRow::State::Failed: return tr("failed");
-        case JobRow::State::Cancelled: return tr("cancelled");
+        case JobRow::State::Queued:
+          return tr("queued");
+        case JobRow::State::Running:
+          return tr("running");
+        case JobRow::State::Succeeded:
+          return tr("done");
+        case JobRow::State::Failed:
+          return tr("failed");
+        case JobRow::State::Cancelled:
+          return tr("cancelled");
       }
       return {};
     }
-    case Progress: return QStringLiteral("%1 %").arg(row.fraction * 100.0, 0, 'f', 0);
-    case Step: return row.state == JobRow::State::Failed ? row.message : row.step;
-    case Elapsed: return durationText(row.elapsedMs);
-    case Left: return row.state == JobRow::State::Running ? durationText(row.leftMs) : QString();
-    default: return {};
+    case Progress:
+      return QStringLiteral("%1 %").arg(row.fraction * 100.0, 0, 'f', 0);
+    case Step:
+      return row.state == JobRow::State::Failed ? row.message : row.step;
+    case Elapsed:
+      return durationText(row.elapsedMs);
+    case Left:
+      return row.state == JobRow::State::Running ? durationText(row.leftMs) : QString();
+    default:
+      return {};
   }
 }
 
 QVariant JobsModel::headerData(int section, Qt::Orientation orientation, int role) const {
   if (role != Qt::DisplayRole || orientation != Qt::Horizontal) return {};
   switch (section) {
-    case Title: return tr("Job");
-    case StateColumn: return tr("State");
-    case Progress: return tr("Progress");
-    case Step: return tr("Step");
-    case Elapsed: return tr("Elapsed");
-    case Left: return tr("Time left");
-    default: return {};
+    case Title:
+      return tr("Job");
+    case StateColumn:
+      return tr("State");
+    case Progress:
+      return tr("Progress");
+    case Step:
+      return tr("Step");
+    case Elapsed:
+      return tr("Elapsed");
+    case Left:
+      return tr("Time left");
+    default:
+      return {};
   }
 }
 

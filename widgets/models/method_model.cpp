@@ -6,9 +6,12 @@ namespace {
 
 QString familyText(MethodFamily family) {
   switch (family) {
-    case MethodFamily::Kv: return MethodModel::tr("KV cache");
-    case MethodFamily::Weight: return MethodModel::tr("weights");
-    case MethodFamily::WeightActivation: return MethodModel::tr("weights and activations");
+    case MethodFamily::Kv:
+      return MethodModel::tr("KV cache");
+    case MethodFamily::Weight:
+      return MethodModel::tr("weights");
+    case MethodFamily::WeightActivation:
+      return MethodModel::tr("weights and activations");
   }
   return {};
 }
@@ -23,7 +26,9 @@ void MethodModel::setMethods(std::vector<MethodInfo> methods) {
   endResetModel();
 }
 
-int MethodModel::rowCount(const QModelIndex& parent) const { return parent.isValid() ? 0 : static_cast<int>(methods_.size()); }
+int MethodModel::rowCount(const QModelIndex& parent) const {
+  return parent.isValid() ? 0 : static_cast<int>(methods_.size());
+}
 int MethodModel::columnCount(const QModelIndex& parent) const { return parent.isValid() ? 0 : ColumnTotal; }
 
 QVariant MethodModel::data(const QModelIndex& index, int role) const {
@@ -39,24 +44,36 @@ QVariant MethodModel::data(const QModelIndex& index, int role) const {
   }
   if (role != Qt::DisplayRole) return {};
   switch (index.column()) {
-    case Title: return QString::fromStdString(method.title);
-    case Family: return familyText(method.family);
-    case Paper: return QString::fromStdString(method.paper);
-    case EffectiveBits: return QString::fromStdString(method.effective_bits_formula);
-    case Summary: return QString::fromStdString(method.summary);
-    default: return {};
+    case Title:
+      return QString::fromStdString(method.title);
+    case Family:
+      return familyText(method.family);
+    case Paper:
+      return QString::fromStdString(method.paper);
+    case EffectiveBits:
+      return QString::fromStdString(method.effective_bits_formula);
+    case Summary:
+      return QString::fromStdString(method.summary);
+    default:
+      return {};
   }
 }
 
 QVariant MethodModel::headerData(int section, Qt::Orientation orientation, int role) const {
   if (role != Qt::DisplayRole || orientation != Qt::Horizontal) return {};
   switch (section) {
-    case Title: return tr("Method");
-    case Family: return tr("Family");
-    case Paper: return tr("Paper");
-    case EffectiveBits: return tr("Effective bits");
-    case Summary: return tr("Summary");
-    default: return {};
+    case Title:
+      return tr("Method");
+    case Family:
+      return tr("Family");
+    case Paper:
+      return tr("Paper");
+    case EffectiveBits:
+      return tr("Effective bits");
+    case Summary:
+      return tr("Summary");
+    default:
+      return {};
   }
 }
 

@@ -7,8 +7,8 @@
 
 namespace qs {
 
-/// The declared methods. Columns: title, family, paper, effective bits, summary. A method that cannot run here is disabled and
-/// says why in its tool tip.
+/// The declared methods. Columns: title, family, paper, effective bits, summary. A method that cannot run here is
+/// disabled and says why in its tool tip.
 class MethodModel : public QAbstractTableModel {
   Q_OBJECT
  public:

@@ -46,7 +46,8 @@ QVariant PlainTableModel::data(const QModelIndex& index, int role) const {
   }
   if (role == Qt::TextAlignmentRole) {
     const bool number = real || cell.canConvert<qlonglong>();
-    return static_cast<int>((number && cell.typeId() != QMetaType::QString ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
+    return static_cast<int>((number && cell.typeId() != QMetaType::QString ? Qt::AlignRight : Qt::AlignLeft) |
+                            Qt::AlignVCenter);
   }
   return {};
 }

@@ -7,8 +7,8 @@
 
 namespace qs {
 
-/// Headers and rows of numbers or texts: the data table twin of a figure. Qt::DisplayRole gives numbers with six significant
-/// digits in the C locale, Qt::EditRole the stored value in full.
+/// Headers and rows of numbers or texts: the data table twin of a figure. Qt::DisplayRole gives numbers with six
+/// significant digits in the C locale, Qt::EditRole the stored value in full.
 class PlainTableModel : public QAbstractTableModel {
   Q_OBJECT
  public:

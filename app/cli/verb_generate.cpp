@@ -1,0 +1,57 @@
+#include "app/cli/cli.h"
+#include "app/cli/variant_options.h"
+#include "backend/model/generate.h"
+
+namespace qs::cli {
+
+void add_generate(CLI::App& app, Cli& cli) {
+  struct Options {
+    VariantOptions variant;
+    std::string prompt;
+    SamplingOptions sampling;
+    bool ignore_eos = false;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("generate", "continue a text");
+  add_variant_options(*verb, options->variant);
+  verb->add_option("--prompt", options->prompt, "text to continue");
+  verb->add_option("--max-tokens", options->sampling.max_tokens, "tokens to make")->check(CLI::Range(1, 1 << 20));
+  verb->add_option("--seed", options->sampling.seed, "of the sampler");
+  verb->add_option("--temperature", options->sampling.temperature, "0 is greedy")->check(CLI::Range(0.0, 100.0));
+  verb->add_option("--top-k", options->sampling.top_k, "0 is off")->check(CLI::Range(0, 1 << 24));
+  verb->add_option("--top-p", options->sampling.top_p)->check(CLI::Range(0.0, 1.0));
+  verb->add_option("--min-p", options->sampling.min_p)->check(CLI::Range(0.0, 1.0));
+  verb->add_option("--repetition-penalty", options->sampling.repetition_penalty)->check(CLI::Range(0.01, 100.0));
+  verb->add_flag("--ignore-eos", options->ignore_eos, "go on after the end-of-text token");
+  verb->callback([&cli, options] {
+    cli.work = [options](const JobContext& job) {
+      const std::optional<Setup> kv = kv_setup(options->variant.kv), weights = weight_setup(options->variant.weights);
+      const auto variant = build(options->variant, weights, kv, job.part(0.0, 0.5));
+      SamplingOptions sampling = options->sampling;
+      sampling.stop_at_eos = !options->ignore_eos;
+      const GenerationResult result = generate(*variant, encode_with_bos(variant->model().tokenizer(), options->prompt), sampling,
+                                               {}, job.part(0.5, 1.0));
+      Output output;
+      output.json = {{"prompt_ids", result.prompt_ids},
+                     {"ids", result.ids},
+                     {"text", result.text},
+                     {"seed", result.seed},
+                     {"greedy", result.greedy},
+                     {"stopped_at_eos", result.stopped_at_eos},
+                     {"variant", variant->label().text()},
+                     {"seconds_prefill", result.seconds_prefill},
+                     {"seconds_decode", result.seconds_decode},
+                     {"tokens_per_second", result.tokens_per_second()},
+                     {"kv_bytes", result.cache.bytes()},
+                     {"kv_bytes_full_precision", result.cache.bytes_if_f16}};
+      output.text = options->prompt + result.text + "\n\n" + variant->label().text() + ": " + std::to_string(result.ids.size()) +
+                    " tokens, " + fixed(result.tokens_per_second(), 1) + " tokens/s after a prompt of " +
+                    std::to_string(result.prompt_ids.size()) + " tokens in " + fixed(result.seconds_prefill * 1e3, 1) +
+                    " ms; KV cache " + bytes_text(result.cache.bytes()) + " (f16: " + bytes_text(result.cache.bytes_if_f16) +
+                    "); seed " + std::to_string(result.seed) + "\n";
+      return output;
+    };
+  });
+}
+
+}  // namespace qs::cli

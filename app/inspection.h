@@ -1,0 +1,36 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/types/job.h"
+
+namespace qs {
+
+class CaptureReader;
+
+/// What the inspector shows of one layer tensor: statistics of the original, and the self-check of two KV setups.
+struct InspectionRequest {
+  std::int64_t layer = 0;
+  std::string tensor;      ///< key, key_pre_rope, value
+  std::string kv_a, kv_b;  ///< setup lines; empty is full precision
+};
+struct InspectionRow {
+  std::string name;
+  std::optional<double> a, b;
+};
+struct Inspection {
+  std::vector<InspectionRow> rows;
+  std::string
+      warning;  ///< reconstruction and functional error that rank A and B differently, or a self-check's complaint
+};
+
+/// @throws Error as apply_to_capture
+Inspection inspect_tensor(CaptureReader& capture, const InspectionRequest& request, const JobContext& job);
+
+/// Bits a cached element costs at `tokens` tokens by the method's formula; 16 for an empty line.
+double kv_effective_bits(const std::string& kv, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,
+                         std::int64_t tokens);
+
+}  // namespace qs

@@ -1,0 +1,204 @@
+#include "app/presenters/locality_presenter.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "analysis/locality.h"
+#include "backend/evaluation/apply.h"
+#include "backend/method_registry.h"
+#include "backend/storage/capture_reader.h"
+#include "backend/types/error.h"
+
+namespace qs {
+namespace {
+
+constexpr std::int64_t kSinkTokens = 4;
+constexpr std::int64_t kMostQueries = 512;  ///< rows of a head that the summary looks at
+constexpr std::int64_t kMapExtent = 1024;   ///< longest side of a map that is drawn
+
+struct LocalityAnswer {
+  LocalitySide a, b;
+  CaptureInfo info;
+  QStringList tokens;
+  qint64 protected_window = 0;
+};
+
+struct AttentionAnswer {
+  AttentionSide a, b;
+};
+
+struct TokenAnswer {
+  analysis::TokenAttention a, b;
+};
+
+analysis::AttentionInput captured(CaptureReader& capture, std::int64_t layer) {
+  const CaptureInfo& info = capture.info();
+  if (!capture.has(layer_dataset(layer, "query")))
+    throw Error(ErrorCode::NotFound, "The capture '" + info.path +
+                                         "' has no queries; capture the text again with the taps query and attention.");
+  analysis::AttentionInput input;
+  input.query = capture.read_layer(layer, "query");
+  input.key = capture.read_layer(layer, "key");
+  if (capture.has(layer_dataset(layer, "log_sum_exp"))) input.log_sum_exp = capture.read_layer(layer, "log_sum_exp");
+  input.window = info.window;
+  return input;
+}
+
+/// The same with quantized keys; their log-sum-exp is another one. Empty when the setup works on keys before RoPE.
+std::optional<std::pair<analysis::AttentionInput, AppliedLayer>> with_quantized_keys(analysis::AttentionInput input,
+                                                                                     CaptureReader& capture,
+                                                                                     const QString& line,
+                                                                                     std::int64_t layer,
+                                                                                     const JobContext& job) {
+  const auto setup = line.isEmpty() ? std::nullopt : parse_kv_setup(line.toStdString());
+  if (!setup || make_kv_method(*setup)->key_domain() == KeyDomain::PreRope) return std::nullopt;
+  AppliedLayer applied = apply_to_capture(*setup, capture, layer, job);
+  input.key = applied.key.reconstructed;
+  input.log_sum_exp = {};
+  return std::pair{std::move(input), std::move(applied)};
+}
+
+std::vector<analysis::HeadLocality> heads_of(const analysis::AttentionInput& input, const JobContext& job) {
+  std::vector<analysis::HeadLocality> heads;
+  for (std::int64_t head = 0; head < input.heads(); ++head)
+    heads.push_back(analysis::head_locality(input, head, kSinkTokens, kMostQueries,
+                                            [&] { job.checkpoint(head, input.heads(), "Attention locality"); }));
+  return heads;
+}
+
+AttentionSide side_of(const analysis::AttentionInput& input, std::int64_t head, const JobContext& job) {
+  const analysis::PooledAttention pooled =
+      analysis::pooled_attention(input, head, kMapExtent, [&] { job.checkpoint(0, 1, "Attention map"); });
+  AttentionSide side;
+  side.factor = pooled.factor;
+  side.max = std::make_shared<analysis::TilePyramid>(analysis::build_pyramid(pooled.max));
+  side.mean = std::make_shared<analysis::TilePyramid>(analysis::build_pyramid(pooled.mean));
+  return side;
+}
+
+}  // namespace
+
+LocalityPresenter::LocalityPresenter(Workbench& workbench, LocalityView& view)
+    : TensorPresenter(workbench, view, &view), view_(view) {}
+
+void LocalityPresenter::forget() {
+  locality_shown_.clear();
+  attention_shown_.clear();
+  token_shown_.clear();
+}
+
+std::pair<QString, QString> LocalityPresenter::quantizedVariant() const {
+  auto& bench = const_cast<LocalityPresenter*>(this)->workbench();
+  for (const QString& id : {view_.selection().variantB, view_.selection().variantA})
+    if (const auto entry = bench.variantEntry(id); entry && !entry->kv.isEmpty()) return {entry->kv, entry->name};
+  return {};
+}
+
+void LocalityPresenter::update() {
+  if (!requireCapture()) return;
+  askAttention();
+  askLocality();
+  askToken();
+}
+
+void LocalityPresenter::askLocality() {
+  const QString capture = captureA();
+  const auto [line, name] = quantizedVariant();
+  const QString wanted = QStringList{capture, line, name}.join(QLatin1Char('|'));
+  if (wanted == locality_shown_) return;
+  locality_shown_ = wanted;
+  Workbench* bench = &workbench();
+  ask(
+      QStringLiteral("locality"), tr("Attention locality"), false,
+      [bench, capture, line = line, name = name](const JobContext& job) {
+        LocalityAnswer answer;
+        const auto reader = bench->openCapture(capture, job);
+        answer.info = reader->info();
+        answer.tokens = token_texts(*reader);
+        answer.a.label = LocalityView::tr("captured");
+        const std::int64_t layers = answer.info.layers;
+        for (std::int64_t layer = 0; layer < layers; ++layer) {
+          const JobContext part = job.part(static_cast<double>(layer) / static_cast<double>(layers),
+                                           static_cast<double>(layer + 1) / static_cast<double>(layers));
+          if (layer > 0 && !reader->has(layer_dataset(layer, "query"))) break;
+          const analysis::AttentionInput input = captured(*reader, layer);
+          answer.a.layers.push_back(heads_of(input, part.part(0.0, 0.5)));
+          if (auto other = with_quantized_keys(input, *reader, line, layer, part.part(0.5, 0.7))) {
+            answer.b.label = name;
+            answer.b.layers.push_back(heads_of(other->first, part.part(0.7, 1.0)));
+            if (layer == 0)
+              answer.protected_window = std::max<std::int64_t>(0, answer.info.tokens - other->second.key.quantized.end);
+          }
+        }
+        return answer;
+      },
+      [this, line = line, name = name](LocalityAnswer answer) {
+        describe(answer.info, name,
+                 QStringLiteral("quantoscope-cli stats %1").arg(QString::fromStdString(answer.info.path)));
+        const qint64 per_kv = answer.info.kv_heads > 0 ? answer.info.heads / answer.info.kv_heads : 1;
+        view_.setTokens(answer.tokens);
+        view_.setLocality(std::move(answer.a), std::move(answer.b), per_kv);
+        view_.setProtectedWindow(answer.protected_window, tr("%1 keeps %2").arg(name).arg(answer.protected_window));
+      });
+}
+
+void LocalityPresenter::askAttention() {
+  const QString capture = captureA();
+  const QString line = quantizedVariant().first;
+  const int layer = std::max(0, view_.selection().layer), head = std::max(0, view_.selection().queryHead);
+  const QString wanted =
+      QStringList{capture, line, QString::number(layer), QString::number(head)}.join(QLatin1Char('|'));
+  if (wanted == attention_shown_) return;
+  attention_shown_ = wanted;
+  Workbench* bench = &workbench();
+  ask(
+      QStringLiteral("attention"), tr("Attention of layer %1, head %2").arg(layer).arg(head), false,
+      [=](const JobContext& job) {
+        AttentionAnswer answer;
+        const auto reader = bench->openCapture(capture, job);
+        const CaptureInfo& info = reader->info();
+        const std::int64_t at = std::min<std::int64_t>(layer, std::max<std::int64_t>(0, info.layers - 1));
+        const std::int64_t h = std::min<std::int64_t>(head, std::max<std::int64_t>(0, info.heads - 1));
+        const analysis::AttentionInput input = captured(*reader, at);
+        answer.a = side_of(input, h, job);
+        if (auto other = with_quantized_keys(input, *reader, line, at, job)) {
+          answer.b = side_of(other->first, h, job);
+          answer.b.outputError = other->second.key.report.functional_error;
+        }
+        return answer;
+      },
+      [this, layer, head](AttentionAnswer answer) {
+        view_.setAttention(layer, head, std::move(answer.a), std::move(answer.b));
+      });
+}
+
+void LocalityPresenter::askToken() {
+  const Selection& s = view_.selection();
+  if (s.tokenBegin < 0) return;
+  const QString capture = captureA(), line = quantizedVariant().first;
+  const int layer = std::max(0, s.layer), head = std::max(0, s.queryHead), token = s.tokenBegin;
+  const QString wanted =
+      QStringList{capture, line, QString::number(layer), QString::number(head), QString::number(token)}.join(
+          QLatin1Char('|'));
+  if (wanted == token_shown_) return;
+  token_shown_ = wanted;
+  Workbench* bench = &workbench();
+  ask(
+      QStringLiteral("token"), tr("Attention of token %1").arg(token), true,
+      [=](const JobContext& job) {
+        TokenAnswer answer;
+        const auto reader = bench->openCapture(capture, job);
+        const CaptureInfo& info = reader->info();
+        const std::int64_t at = std::min<std::int64_t>(layer, std::max<std::int64_t>(0, info.layers - 1));
+        const std::int64_t h = std::min<std::int64_t>(head, std::max<std::int64_t>(0, info.heads - 1));
+        const std::int64_t t = std::min<std::int64_t>(token, info.tokens - 1);
+        const analysis::AttentionInput input = captured(*reader, at);
+        answer.a = analysis::token_attention(input, h, t);
+        if (const auto other = with_quantized_keys(input, *reader, line, at, job))
+          answer.b = analysis::token_attention(other->first, h, t);
+        return answer;
+      },
+      [this, token](TokenAnswer answer) { view_.setTokenAttention(token, std::move(answer.a), std::move(answer.b)); });
+}
+
+}  // namespace qs

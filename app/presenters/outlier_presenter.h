@@ -1,0 +1,26 @@
+#pragma once
+
+#include "app/presenters/tensor_presenter.h"
+#include "widgets/views/outlier_view.h"
+
+namespace qs {
+
+/// Reads channel statistics and the token detail of the chosen tensor of captures A and B.
+class OutlierPresenter : public TensorPresenter {
+  Q_OBJECT
+ public:
+  OutlierPresenter(Workbench& workbench, OutlierView& view);
+
+ protected:
+  void update() override;
+  void forget() override;
+
+ private:
+  void askChannels();
+  void askDetail();
+
+  OutlierView& view_;
+  QString channels_shown_, detail_shown_;
+};
+
+}  // namespace qs

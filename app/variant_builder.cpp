@@ -1,0 +1,55 @@
+#include "app/variant_builder.h"
+
+#include <algorithm>
+
+#include "backend/evaluation/evaluate.h"
+#include "backend/method.h"
+#include "backend/method_registry.h"
+#include "backend/storage/capture_reader.h"
+#include "backend/types/error.h"
+
+namespace qs {
+
+bool needs_calibration(const std::string& line) {
+  const std::optional<Setup> setup = parse_weight_setup(line);
+  if (!setup) return false;
+  const std::vector<MethodInfo> infos = weight_method_infos();
+  return std::any_of(infos.begin(), infos.end(),
+                     [&](const MethodInfo& info) { return info.id == setup->method && info.needs_calibration; });
+}
+
+std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model, const std::string& weights,
+                                             const std::string& kv, CaptureReader* capture, const JobContext& job) {
+  const std::optional<Setup> weight_setup = parse_weight_setup(weights);
+  const std::optional<Setup> kv_setup = parse_kv_setup(kv);
+  Calibration calibration;
+  if (capture) calibration = calibration_from_capture(*capture);
+  const Calibration* given = capture ? &calibration : nullptr;
+  if (!weight_setup)
+    return make_variant(std::move(model), weight_setup, kv_setup, given, WeightExecution::Simulated, job);
+  try {
+    return make_variant(model, weight_setup, kv_setup, given, WeightExecution::Packed, job);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::Unsupported) throw;
+    return make_variant(std::move(model), weight_setup, kv_setup, given, WeightExecution::Simulated, job);
+  }
+}
+
+CaptureText encode_text(const Model& model, const std::string& path, std::int64_t tokens) {
+  const EvalText text = read_text(path);
+  // A token is at least one byte, and encoding a book for its first page would be a waste.
+  const std::size_t bytes = std::min(text.text.size(), static_cast<std::size_t>(tokens) * 24 + 4096);
+  std::size_t end = bytes;
+  while (end > 0 && end < text.text.size() && (static_cast<unsigned char>(text.text[end]) & 0xC0) == 0x80) --end;
+  CaptureText result{encode_with_bos(model.tokenizer(), std::string_view(text.text).substr(0, end)), text.name,
+                     text.sha256};
+  if (static_cast<std::int64_t>(result.ids.size()) < tokens) {
+    throw Error(ErrorCode::InvalidArgument, "'" + path + "' has " + std::to_string(result.ids.size()) +
+                                                " tokens for this model; " + std::to_string(tokens) +
+                                                " were asked for. Use a longer text or fewer tokens.");
+  }
+  result.ids.resize(static_cast<std::size_t>(tokens));
+  return result;
+}
+
+}  // namespace qs

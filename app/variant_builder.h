@@ -1,0 +1,30 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "backend/model/variant.h"
+#include "backend/types/job.h"
+
+namespace qs {
+
+class CaptureReader;
+
+/// Whether the weight setup `line` needs a capture of activations. @throws Error InvalidArgument for a wrong setup
+bool needs_calibration(const std::string& line);
+
+/// Setup lines to a variant; empty lines are full precision. Products are computed from the codes where the method can.
+/// @param capture  where the calibration comes from; may be null when none is needed
+/// @throws Error as parse_setup, calibration_from_capture and make_variant
+std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model, const std::string& weights,
+                                             const std::string& kv, CaptureReader* capture, const JobContext& job);
+
+/// Encodes the beginning of a text file. @throws Error as read_text; InvalidArgument when it has fewer than `tokens`
+/// tokens
+struct CaptureText {
+  std::vector<std::int64_t> ids;
+  std::string name, sha256;
+};
+CaptureText encode_text(const Model& model, const std::string& path, std::int64_t tokens);
+
+}  // namespace qs

@@ -1,0 +1,65 @@
+#include "app/view_factory.h"
+
+#include <QCoreApplication>
+
+#include "app/presenters/alpha_presenter.h"
+#include "app/presenters/chat_presenter.h"
+#include "app/presenters/distribution_presenter.h"
+#include "app/presenters/error_presenter.h"
+#include "app/presenters/locality_presenter.h"
+#include "app/presenters/outlier_presenter.h"
+#include "app/presenters/results_presenter.h"
+#include "app/workbench.h"
+#include "widgets/view_base.h"
+#include "widgets/views/alpha_sweep_view.h"
+#include "widgets/views/chat_view.h"
+#include "widgets/views/distribution_view.h"
+#include "widgets/views/error_heatmap.h"
+#include "widgets/views/locality_view.h"
+#include "widgets/views/outlier_view.h"
+#include "widgets/views/results_view.h"
+
+namespace qs {
+namespace {
+
+QString tr(const char* text) { return QCoreApplication::translate("qs::ViewFactory", text); }
+
+/// A presenter lives as long as its view.
+template <typename View, typename Presenter>
+ViewBase* make(Workbench& workbench, QWidget* parent) {
+  auto* view = new View(workbench.selection(), parent);
+  auto* presenter = new Presenter(workbench, *view);
+  if (!presenter->parent()) presenter->setParent(view);
+  return view;
+}
+
+}  // namespace
+
+const QList<ViewType>& view_types() {
+  static const QList<ViewType> types = {
+      {QStringLiteral("outliers"), tr("Outliers"),
+       tr("Which channels are larger than the rest, by layer, channel and token")},
+      {QStringLiteral("error"), tr("Error"), tr("What a quantizer does to keys and values")},
+      {QStringLiteral("attention"), tr("Attention"),
+       tr("How far back attention looks, and what quantized keys change")},
+      {QStringLiteral("alpha"), tr("Alpha"),
+       tr("SmoothQuant: how much difficulty to move from activations to weights")},
+      {QStringLiteral("chat"), tr("Chat"), tr("Several variants answer one prompt side by side")},
+      {QStringLiteral("distribution"), tr("Distribution"), tr("Histogram of a tensor under the levels of a quantizer")},
+      {QStringLiteral("results"), tr("Results"), tr("Evaluated variants: quality against bits")},
+  };
+  return types;
+}
+
+ViewBase* make_view(const QString& type, Workbench& workbench, QWidget* parent) {
+  if (type == QLatin1String("outliers")) return make<OutlierView, OutlierPresenter>(workbench, parent);
+  if (type == QLatin1String("error")) return make<ErrorHeatmap, ErrorPresenter>(workbench, parent);
+  if (type == QLatin1String("attention")) return make<LocalityView, LocalityPresenter>(workbench, parent);
+  if (type == QLatin1String("alpha")) return make<AlphaSweepView, AlphaPresenter>(workbench, parent);
+  if (type == QLatin1String("chat")) return make<ChatView, ChatPresenter>(workbench, parent);
+  if (type == QLatin1String("distribution")) return make<DistributionView, DistributionPresenter>(workbench, parent);
+  if (type == QLatin1String("results")) return make<ResultsView, ResultsPresenter>(workbench, parent);
+  return nullptr;
+}
+
+}  // namespace qs

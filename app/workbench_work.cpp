@@ -1,0 +1,211 @@
+// The part of the workbench that turns entries into loaded models, captures and variants, and the jobs that do so.
+
+#include <QDir>
+#include <QFileInfo>
+
+#include "app/variant_builder.h"
+#include "app/workbench_impl.h"
+#include "backend/evaluation/evaluate.h"
+#include "backend/storage/capture.h"
+#include "backend/storage/results_file.h"
+
+namespace qs {
+namespace {
+
+[[noreturn]] void refuse_id(const char* kind, const QString& id) {
+  throw Error(ErrorCode::NotFound, std::string("The session has no ") + kind + " '" + id.toStdString() + "'.");
+}
+
+std::filesystem::path file_path(const QString& path) { return std::filesystem::path(path.toStdU16String()); }
+
+/// A capture that can be read and belongs to this text length; a half-written one does not.
+bool usable(const QString& path) {
+  try {
+    return CaptureReader::open(file_path(path))->info().complete;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const Model> Workbench::loadModel(const QString& modelId, const JobContext& job) {
+  const auto entry = modelEntry(modelId);
+  if (!entry) refuse_id("model", modelId);
+  const QString path = resolvePath(entry->path);
+  return impl_->models.get(path, [&] { return Model::load(file_path(path), {}, job); });
+}
+
+std::shared_ptr<CaptureReader> Workbench::openCapture(const QString& captureId, const JobContext& job) {
+  job.checkpoint(0, 1, "Open capture");
+  const auto entry = captureEntry(captureId);
+  if (!entry) refuse_id("capture", captureId);
+  const QString path = resolvePath(entry->path);
+  return impl_->captures.get(path, [&] { return CaptureReader::open(file_path(path)); });
+}
+
+std::shared_ptr<const Variant> Workbench::buildVariant(const QString& variantId, const JobContext& job) {
+  auto entry = variantEntry(variantId);
+  if (!entry) {
+    // The full precision of a model may be asked for by the model's own id.
+    if (!modelEntry(variantId)) refuse_id("variant", variantId);
+    entry = VariantEntry{variantId, {}, variantId, {}, {}};
+  }
+  const QString weights = entry->weights.trimmed(), kv = entry->kv.trimmed();
+  QString calibration_id;
+  if (needs_calibration(weights.toStdString())) {
+    for (const CaptureEntry& capture : impl_->snapshot().captures) {
+      if (capture.modelId == entry->modelId && QFileInfo::exists(resolvePath(capture.path)))
+        calibration_id = capture.id;
+      if (!calibration_id.isEmpty()) break;
+    }
+    if (calibration_id.isEmpty()) {
+      throw Error(ErrorCode::InvalidArgument,
+                  "'" + entry->name.toStdString() +
+                      "' needs a calibration, and no capture of its model is open. Capture a text "
+                      "with activation statistics first (Capture > Capture KV...).");
+    }
+  }
+  const auto model = loadModel(entry->modelId, job.part(0.0, 0.3));
+  const QString key = QStringList{entry->modelId, weights, kv, calibration_id}.join(QLatin1Char('\n'));
+  return impl_->variants.get(key, [&] {
+    std::shared_ptr<CaptureReader> capture;
+    if (!calibration_id.isEmpty()) capture = openCapture(calibration_id, job);
+    return build_variant(model, weights.toStdString(), kv.toStdString(), capture.get(), job.part(0.3, 1.0));
+  });
+}
+
+void Workbench::unloadModels() {
+  impl_->clearCaches();
+  Q_EMIT message(tr("Models, variants and captures were unloaded."), {});
+}
+
+void Workbench::addModel(const QString& path) {
+  jobs().compute(
+      tr("Open %1").arg(QFileInfo(path).fileName()), QStringLiteral("project"), JobLane::Interactive,
+      [file = resolvePath(path)](const JobContext&) { return inspect_model(file_path(file)); }, this,
+      [this, path](ModelInfo info) {
+        const QString name = QString::fromStdString(info.name);
+        const QString id = freshId(name);
+        document().edit(tr("Open %1").arg(name), [&](SessionState& state) {
+          state.models << ModelEntry{id, path, QString::fromStdString(info.fingerprint)};
+          state.variants << VariantEntry{freshId(id + QStringLiteral("-fp")), tr("Full precision"), id, {}, {}};
+        });
+        Q_EMIT message(tr("%1: %2, %L3 parameters, %4 layers, context %5.")
+                           .arg(name, QString::fromStdString(info.architecture))
+                           .arg(info.parameters)
+                           .arg(info.layers)
+                           .arg(info.max_context),
+                       {});
+      },
+      [this](const JobStatus& status) {
+        if (status.state == JobState::Failed) Q_EMIT failed(status.message, status.detail);
+      });
+}
+
+void Workbench::addCapture(const QString& path) {
+  jobs().compute(
+      tr("Open %1").arg(QFileInfo(path).fileName()), QStringLiteral("project"), JobLane::Interactive,
+      [file = resolvePath(path)](const JobContext&) { return CaptureReader::open(file_path(file))->info(); }, this,
+      [this, path](CaptureInfo info) {
+        QString model_id;
+        for (const ModelEntry& model : session().models) {
+          if (model.fingerprint == QString::fromStdString(info.model_fingerprint)) model_id = model.id;
+        }
+        const QString name = QFileInfo(path).completeBaseName();
+        const CaptureEntry entry{freshId(name), path, model_id, {}, int(info.tokens)};
+        document().edit(tr("Open %1").arg(name), [&](SessionState& state) { state.captures << entry; });
+        selection().edit([&](Selection& chosen) { chosen.captureA = entry.id; });
+        if (!info.complete) {
+          Q_EMIT message(tr("%1 was not finished: it holds what was flushed, %2 tokens.").arg(path).arg(info.tokens),
+                         {});
+        }
+        impl_->ready.insert(entry.id);
+        Q_EMIT captureReady(entry.id);
+      },
+      [this](const JobStatus& status) {
+        if (status.state == JobState::Failed) Q_EMIT failed(status.message, status.detail);
+      });
+}
+
+void Workbench::makeCapture(const QString& captureId, bool again, const QStringList& taps, bool weights) {
+  const auto entry = captureEntry(captureId);
+  if (!entry || impl_->capturing.contains(captureId)) return;
+  impl_->capturing.insert(captureId);
+  impl_->ready.remove(captureId);
+  const QString file = resolvePath(entry->path), text = resolvePath(entry->text);
+  jobs().start(
+      tr("Capture %1, %2 tokens").arg(entry->modelId).arg(entry->tokens), QStringLiteral("outliers"), JobLane::Compute,
+      [this, entry = *entry, file, text, again, taps, weights](const JobContext& job) {
+        if (!again && usable(file)) return;
+        const auto model = loadModel(entry.modelId, job.part(0.0, 0.1));
+        const CaptureText encoded = encode_text(*model, text.toStdString(), entry.tokens);
+        CaptureRequest request;
+        request.ids = encoded.ids;
+        request.text_source = encoded.name;
+        request.text_sha256 = encoded.sha256;
+        request.weights = weights;
+        if (!taps.isEmpty()) request.taps.clear();
+        for (const QString& tap : taps) request.taps.insert(tap.toStdString());
+        QDir().mkpath(QFileInfo(file).absolutePath());
+        impl_->captures.drop(file);
+        capture(*model, request, file_path(file), false, job.part(0.1, 1.0));
+      },
+      this,
+      [this, captureId](const JobStatus& status) {
+        impl_->capturing.remove(captureId);
+        if (status.state == JobState::Succeeded) {
+          impl_->ready.insert(captureId);
+          Q_EMIT captureReady(captureId);
+        } else if (status.state == JobState::Failed) {
+          Q_EMIT failed(status.message, status.detail);
+        }
+      });
+}
+
+bool Workbench::isCaptureReady(const QString& captureId) const { return impl_->ready.contains(captureId); }
+
+void Workbench::ensureCaptures() {
+  for (const CaptureEntry& entry : session().captures) {
+    if (QFileInfo::exists(resolvePath(entry.path)) || !entry.text.isEmpty()) makeCapture(entry.id);
+  }
+}
+
+void Workbench::evaluate(const QStringList& variantIds, qint64 window, qint64 windows, const QStringList& tasks) {
+  for (const QString& id : variantIds) {
+    const auto entry = variantEntry(id);
+    if (!entry) continue;
+    QString text = QStringLiteral("sample:texts/sample-valid.txt");
+    for (const CaptureEntry& capture : session().captures) {
+      if (capture.modelId == entry->modelId && !capture.text.isEmpty()) text = capture.text;
+    }
+    const QString text_file = resolvePath(text), results = resultsFile();
+    jobs().start(
+        tr("Evaluate %1").arg(entry->name), QStringLiteral("results"), JobLane::Compute,
+        [=, this, model_id = entry->modelId](const JobContext& job) {
+          const auto variant = buildVariant(id, job.part(0.0, 0.1));
+          const auto reference = buildVariant(model_id, job.part(0.1, 0.15));
+          EvalRequest request;
+          request.text = read_text(file_path(text_file));
+          request.window = window;
+          request.windows = windows;
+          request.tasks.clear();
+          for (const QString& task : tasks) request.tasks.push_back(task.toStdString());
+          const EvalReport report = qs::evaluate(*variant, *reference, request, job.part(0.15, 1.0));
+          std::vector<EvalReport> reports;
+          if (QFileInfo::exists(results)) reports = read_results(file_path(results));
+          std::erase_if(reports, [&](const EvalReport& old) {
+            return old.variant == report.variant && old.fingerprint == report.fingerprint;
+          });
+          reports.push_back(report);
+          write_results(file_path(results), reports);
+        },
+        this,
+        [this](const JobStatus& status) {
+          if (status.state == JobState::Succeeded) Q_EMIT resultsChanged();
+          if (status.state == JobState::Failed) Q_EMIT failed(status.message, status.detail);
+        });
+  }
+}
+
+}  // namespace qs

@@ -1,0 +1,165 @@
+#include "backend/evaluation/alpha_sweep.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+
+#include "backend/evaluation/layer_error.h"
+#include "backend/metrics.h"
+#include "backend/evaluation/protocol.h"
+#include "backend/evaluation/windows.h"
+#include "backend/method.h"
+#include "backend/method_registry.h"
+#include "backend/methods/smoothing.h"
+#include "backend/model/decoder.h"
+#include "backend/model/torch_error.h"
+#include "backend/types/error.h"
+
+namespace qs {
+namespace {
+
+std::string scheme_label(int bits_w, int bits_a) { return "W" + std::to_string(bits_w) + "A" + std::to_string(bits_a); }
+
+Setup setup_of(double alpha, int bits_w, int bits_a) {
+  std::optional<Setup> setup =
+      parse_weight_setup("smoothquant:bits_w=" + std::to_string(bits_w) + ",bits_a=" + std::to_string(bits_a));
+  setup->params["alpha"] = alpha;
+  return *setup;
+}
+
+const AlphaPoint* find_known(const AlphaSweepResult* known, const AlphaSweepResult& now, const AlphaScheme& scheme,
+                             double alpha) {
+  if (!known || known->fingerprint != now.fingerprint || known->metric != now.metric || known->model != now.model)
+    return nullptr;
+  for (const AlphaScheme& other : known->schemes) {
+    if (other.bits_w != scheme.bits_w || other.bits_a != scheme.bits_a) continue;
+    for (const AlphaPoint& point : other.points) {
+      const bool ended = point.state == AlphaPoint::State::Done || point.state == AlphaPoint::State::Cached;
+      if (ended && std::abs(point.alpha - alpha) < 1e-9) return &point;
+    }
+  }
+  return nullptr;
+}
+
+void check_request(const AlphaSweepRequest& request) {
+  if (request.alphas.empty())
+    throw Error(ErrorCode::InvalidArgument, "The sweep has no alpha; give a grid such as 0.35:0.90:0.05.");
+  for (const double alpha : request.alphas) {
+    if (!(alpha >= 0.0 && alpha <= 1.0))
+      throw Error(ErrorCode::InvalidArgument, "Alpha must be 0 to 1, found " + std::to_string(alpha) + ".");
+  }
+  if (request.bits.empty())
+    throw Error(ErrorCode::InvalidArgument,
+                "The sweep has no scheme; give weight and activation bits such as 8 and 8.");
+  if (!request.model_mode && request.calibration_ids.empty()) {
+    throw Error(ErrorCode::InvalidArgument,
+                "The layer mode of the sweep compares layer outputs on a text; it was given no tokens.");
+  }
+}
+
+}  // namespace
+
+AlphaSweepResult alpha_sweep(std::shared_ptr<const Model> model, const Calibration& calibration,
+                             const AlphaSweepRequest& request, const AlphaSweepResult* known,
+                             const std::function<void(const AlphaSweepResult&)>& on_point, const JobContext& job) {
+  check_request(request);
+  AlphaSweepResult result;
+  result.model = model->info().name;
+  result.metric = request.model_mode ? "perplexity" : "layer_mse";
+  result.layers = model->info().layers;
+  for (const SmoothingPair& pair : smoothing_pairs()) result.pairs.push_back(pair.norm);
+  for (const auto& [bits_w, bits_a] : request.bits) {
+    AlphaScheme scheme{scheme_label(bits_w, bits_a), bits_w, bits_a, {}};
+    for (const double alpha : request.alphas) scheme.points.push_back({alpha});
+    result.schemes.push_back(std::move(scheme));
+  }
+
+  EvalRequest evaluation = request.evaluation;
+  evaluation.tasks = {"ppl"};
+  const double runs = static_cast<double>(request.bits.size() * request.alphas.size()) + 1.0;
+  std::shared_ptr<const Variant> reference;
+  if (request.model_mode) {
+    reference = make_variant(model, std::nullopt, std::nullopt, nullptr, WeightExecution::Simulated, job);
+    const EvalReport report = evaluate(*reference, *reference, evaluation, job.part(0.0, 1.0 / runs));
+    result.protocol = report.protocol;
+    result.fingerprint = report.fingerprint;
+    result.full_precision = report.tasks.front().value;
+    result.full_precision_per_window = report.tasks.front().per_item;
+  } else {
+    result.protocol.windows = 1;
+    result.protocol.window = static_cast<std::int64_t>(request.calibration_ids.size());
+    result.protocol.text_name = calibration.source;
+    result.fingerprint = fingerprint(result.protocol);
+  }
+  const std::vector<at::Tensor> inputs = request.calibration_ids.empty()
+                                             ? std::vector<at::Tensor>{}
+                                             : pair_inputs(*model, request.calibration_ids, JobContext());
+
+  double done = 1.0;
+  for (AlphaScheme& scheme : result.schemes) {
+    for (AlphaPoint& point : scheme.points) {
+      const JobContext step = job.part(done / runs, (done + 1.0) / runs);
+      done += 1.0;
+      step.checkpoint(0, 1, "Alpha sweep");
+      if (const AlphaPoint* earlier = find_known(known, result, scheme, point.alpha)) {
+        point = *earlier;
+        point.state = AlphaPoint::State::Cached;
+        if (on_point) on_point(result);
+        continue;
+      }
+      try {
+        const Setup setup = setup_of(point.alpha, scheme.bits_w, scheme.bits_a);
+        if (!inputs.empty()) {
+          point.layer_mse =
+              pair_output_errors(*model, calibration, setup, inputs, step.part(0.0, request.model_mode ? 0.2 : 1.0));
+        }
+        if (request.model_mode) {
+          const auto variant =
+              make_variant(model, setup, std::nullopt, &calibration, WeightExecution::Simulated, step.part(0.2, 0.4));
+          const EvalReport report = evaluate(*variant, *reference, evaluation, step.part(0.4, 1.0));
+          point.value = report.tasks.front().value;
+          point.per_window = report.tasks.front().per_item;
+          const PairedDifference difference = paired_difference(
+              std::span(std::as_const(result.full_precision_per_window)), std::span(std::as_const(point.per_window)));
+          point.low = result.full_precision * std::exp(difference.low);
+          point.high = result.full_precision * std::exp(difference.high);
+        } else {
+          point.value = mean_with_error(point.layer_mse).mean;
+          point.low = point.high = point.value;
+        }
+        point.state = AlphaPoint::State::Done;
+      } catch (const Error& error) {
+        point.state = AlphaPoint::State::Failed;
+        point.failure = error.what();
+      }
+      if (on_point) on_point(result);
+    }
+  }
+  return result;
+}
+
+std::vector<MigrationInput> migration_inputs(const Model& model, const Calibration& calibration) {
+  const c10::NoGradGuard no_grad;
+  const auto values_of = [](const at::Tensor& x) {
+    const at::Tensor dense = x.to(at::kFloat).contiguous();
+    const float* data = dense.data_ptr<float>();
+    return std::vector<float>(data, data + dense.numel());
+  };
+  std::vector<MigrationInput> inputs;
+  for (std::size_t layer = 0; layer < model.weights().blocks.size(); ++layer) {
+    const DecoderBlock& block = model.weights().blocks[layer];
+    const auto index = static_cast<std::int64_t>(layer);
+    for (std::size_t pair = 0; pair < smoothing_pairs().size(); ++pair) {
+      std::vector<at::Tensor> weights;
+      for (const LinearKind kind : smoothing_pairs()[pair].linears) weights.push_back(block.linear(kind).weight());
+      const LinearKind first = smoothing_pairs()[pair].linears.front();
+      const at::Tensor absmax = calibrated_absmax(calibration, index, first, block.linear(first).in_features());
+      inputs.push_back({pair_name(index, pair), values_of(absmax),
+                        values_of(smoothing_scales(absmax, weights, 0.5, false).weight_absmax)});
+    }
+  }
+  return inputs;
+}
+
+}  // namespace qs

@@ -1,0 +1,92 @@
+#include "backend/evaluation/window_attention.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "backend/types/error.h"
+
+namespace qs {
+namespace {
+
+/// Scores held at once, so that a long window needs no tokens x tokens matrix.
+constexpr std::int64_t kMaxScores = std::int64_t{1} << 23;
+
+at::Tensor range_ends(const std::vector<std::int64_t>& ends) {
+  return at::from_blob(const_cast<std::int64_t*>(ends.data()), {static_cast<std::int64_t>(ends.size()), 1}, at::kLong)
+      .clone();
+}
+
+}  // namespace
+
+WindowAttention::WindowAttention(const KvMethod& method, KvMode mode, double rope_theta, JobContext job)
+    : method_(&method), mode_(mode), rope_theta_(rope_theta), job_(std::move(job)) {
+  const std::string reason = method.cannot_stream();
+  if (mode == KvMode::Streaming && !reason.empty()) {
+    throw Error(ErrorCode::InvalidArgument,
+                "This KV setup cannot be evaluated token by token: " + reason + " Use the KV mode prefill_quantized.");
+  }
+}
+
+WindowAttention::Seen WindowAttention::reconstruct(const at::Tensor& x, KvRole role) const {
+  Seen seen;
+  seen.quantized = method_->quantize(x, role, job_).values.to(at::kFloat);
+  seen.held = method_->held_in_full_precision(x).to(at::kFloat);
+  if (role == KvRole::Key && method_->key_domain() == KeyDomain::PreRope) {
+    seen.quantized = apply_rope(seen.quantized, 0, rope_theta_);
+    seen.held = apply_rope(seen.held, 0, rope_theta_);
+  }
+  return seen;
+}
+
+at::Tensor WindowAttention::choice(KvRole role, std::int64_t begin, std::int64_t rows, std::int64_t tokens) const {
+  std::vector<std::int64_t> first, end;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const TokenRange range =
+        mode_ == KvMode::Streaming ? method_->seen_by_query(role, begin + row) : method_->after_prefill(role, tokens);
+    first.push_back(range.begin);
+    end.push_back(range.end);
+  }
+  const at::Tensor position = at::arange(std::min(begin + rows, tokens), at::kLong).unsqueeze(0);
+  return at::logical_and(position >= range_ends(first), position < range_ends(end));
+}
+
+at::Tensor WindowAttention::attend(const AttentionCall& call) {
+  if (call.first_position != 0) {
+    throw Error(ErrorCode::InvalidArgument,
+                "A whole window begins at position 0, not at " + std::to_string(call.first_position) + ".");
+  }
+  const bool pre_rope = method_->key_domain() == KeyDomain::PreRope;
+  const Seen key = reconstruct(pre_rope ? call.key_pre_rope : call.key, KvRole::Key);
+  const Seen value = reconstruct(call.value, KvRole::Value);
+  const at::Tensor query = call.query.to(at::kFloat);
+  const std::int64_t heads = query.size(0), tokens = query.size(1), head_dim = query.size(2);
+  const std::int64_t kv_heads = key.held.size(0), group = heads / kv_heads;
+  const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  const std::int64_t step = std::clamp(kMaxScores / std::max<std::int64_t>(1, heads * tokens), std::int64_t{1}, tokens);
+  std::vector<at::Tensor> parts;
+  for (std::int64_t begin = 0; begin < tokens; begin += step) {
+    job_.checkpoint(0, 1, "Attention");
+    const std::int64_t rows = std::min(step, tokens - begin), seen = begin + rows;
+    const at::Tensor part = query.narrow(1, begin, rows).reshape({kv_heads, group * rows, head_dim});
+    const auto scores_of = [&](const at::Tensor& keys) {
+      return at::bmm(part, keys.narrow(1, 0, seen).transpose(1, 2)).mul_(scale).view({heads, rows, seen});
+    };
+    const at::Tensor key_choice = choice(KvRole::Key, begin, rows, tokens),
+                     value_choice = choice(KvRole::Value, begin, rows, tokens);
+    at::Tensor scores = at::where(key_choice.unsqueeze(0), scores_of(key.quantized), scores_of(key.held));
+    const at::Tensor future = at::ones({rows, seen}, at::kBool).triu(begin + 1);
+    scores.masked_fill_(future, -std::numeric_limits<double>::infinity());
+    const at::Tensor weights = at::softmax(scores, -1);
+    const auto sum_of = [&](const at::Tensor& mask, const at::Tensor& values) {
+      return at::bmm((weights * mask.unsqueeze(0)).view({kv_heads, group * rows, seen}), values.narrow(1, 0, seen));
+    };
+    const at::Tensor output = sum_of(value_choice, value.quantized) + sum_of(value_choice.logical_not(), value.held);
+    parts.push_back(output.view({heads, rows, head_dim}));
+  }
+  return (parts.size() == 1 ? parts.front() : at::cat(parts, 1)).to(call.query.scalar_type());
+}
+
+}  // namespace qs

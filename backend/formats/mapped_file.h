@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace qs {
+
+/// A file mapped read-only; the mapping lives as long as the object.
+class MappedFile {
+ public:
+  /// @throws Error NotFound (no such file), InvalidArgument (not a regular file), Io
+  static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }  ///< empty for an empty file
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  MappedFile() = default;
+  std::filesystem::path path_;
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// The whole file as text. @throws Error as MappedFile::open
+std::string read_text_file(const std::filesystem::path& path);
+
+}  // namespace qs

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "backend/method.h"
+
+namespace qs {
+
+// One function a method: its declaration and how it is made. method_registry.cpp lists them.
+KvMethodEntry kivi_method();             // kivi.cpp
+KvMethodEntry rtn_kv_method();           // rtn_kv.cpp
+WeightMethodEntry rtn_weight_method();   // rtn_weight.cpp
+WeightMethodEntry smoothquant_method();  // smoothquant.cpp
+
+}  // namespace qs

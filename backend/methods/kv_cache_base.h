@@ -1,0 +1,42 @@
+#pragma once
+
+#include <vector>
+
+#include "backend/methods/kv_store.h"
+
+namespace qs {
+
+/// What the caches of all methods share: checks, conversion to rows, attention over their stores, counting.
+class StoreCache : public KvCache {
+ public:
+  /// @param held  type that full-precision tokens are kept in; keys and values are rounded to it as they arrive
+  StoreCache(const CacheShape& shape, at::ScalarType held);
+
+  void prefill(const at::Tensor& key, const at::Tensor& value) final;
+  at::Tensor append_and_attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) final;
+  std::pair<at::Tensor, at::Tensor> materialize() const final;
+  std::int64_t tokens() const final { return tokens_; }
+  CacheStats stats() const final;
+
+ protected:
+  using Stores = std::vector<const TokenStore*>;
+  /// In token order; together they hold every token.
+  virtual Stores stores(KvRole role) const = 0;
+  /// Stores a whole prompt. @param key, value  f32 [tokens][kv_heads * head_dim], already rounded to the held type
+  virtual void store_prompt(const float* key, const float* value, std::int64_t tokens) = 0;
+  /// What happens to a new token before attention runs over stores(), and after it.
+  virtual void before_attention(const float* key, const float* value) = 0;
+  virtual void after_attention() {}
+
+  const CacheShape& shape() const { return shape_; }
+  std::int64_t width() const { return shape_.kv_heads * shape_.head_dim; }
+
+ private:
+  std::vector<float> rows_of(const at::Tensor& x, KvRole role) const;
+
+  CacheShape shape_;
+  at::ScalarType held_;
+  std::int64_t tokens_ = 0;
+};
+
+}  // namespace qs

@@ -1,0 +1,82 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/model/affine_range.h"
+#include "backend/model/decoder.h"
+#include "backend/model/matmul.h"
+#include "backend/types/error.h"
+
+namespace qs {
+namespace {
+
+/// Scores held at once, so that a long window needs no tokens x tokens matrix.
+constexpr std::int64_t kMaxScores = std::int64_t{1} << 24;
+
+void check_shapes(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+  const bool fits = query.dim() == 3 && key.dim() == 3 && value.sizes() == key.sizes() &&
+                    query.size(2) == key.size(2) && key.size(0) > 0 && query.size(0) % key.size(0) == 0 &&
+                    query.size(1) <= key.size(1);
+  if (!fits)
+    throw Error(ErrorCode::InvalidArgument,
+                "Attention needs query [heads, queries, head_dim] and key, value [kv_heads, keys, head_dim] with heads "
+                "a multiple of "
+                "kv_heads and no more queries than keys.");
+}
+
+at::Tensor widen_where_needed(const at::Tensor& x) {
+  return x.scalar_type() == at::kHalf && !half_products_work() ? x.to(at::kFloat) : x;
+}
+
+}  // namespace
+
+at::Tensor causal_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                            const AttentionQuantization& quantization) {
+  check_shapes(query, key, value);
+  const bool quantizes = quantization.bits < 16;
+  const auto fake = [&](const at::Tensor& x) { return fake_quantize(x, quantization.bits, quantization.symmetric); };
+  at::Tensor q = query, k = key, v = value;
+  if (quantizes) {
+    q = fake(q);
+    k = fake(k);
+    v = quantization.values_per_token ? fake(v) : fake(v.transpose(1, 2)).transpose(1, 2);
+  }
+  q = widen_where_needed(q);
+  k = widen_where_needed(k.to(q.scalar_type()));
+  v = widen_where_needed(v.to(q.scalar_type()));
+
+  const std::int64_t heads = q.size(0), queries = q.size(1), head_dim = q.size(2);
+  const std::int64_t kv_heads = k.size(0), keys = k.size(1), group = heads / kv_heads;
+  const std::int64_t past = keys - queries;
+  const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  const std::int64_t step = std::clamp(kMaxScores / std::max<std::int64_t>(1, heads * keys), std::int64_t{1}, queries);
+
+  std::vector<at::Tensor> parts;
+  for (std::int64_t begin = 0; begin < queries; begin += step) {
+    const std::int64_t rows = std::min(step, queries - begin);
+    const std::int64_t seen = past + begin + rows;
+    const at::Tensor part = q.narrow(1, begin, rows).reshape({kv_heads, group * rows, head_dim});
+    at::Tensor scores =
+        at::bmm(part, k.narrow(1, 0, seen).transpose(1, 2)).to(at::kFloat).mul_(scale).view({heads, rows, seen});
+    if (rows > 1) {
+      const at::Tensor future = at::ones({rows, seen}, at::kBool).triu(past + begin + 1);
+      scores.masked_fill_(future, -std::numeric_limits<double>::infinity());
+    }
+    at::Tensor probabilities = at::softmax(scores, -1).to(query.scalar_type());
+    if (quantizes) probabilities = fake(probabilities);
+    const at::Tensor weights = probabilities.to(q.scalar_type()).view({kv_heads, group * rows, seen});
+    parts.push_back(at::bmm(weights, v.narrow(1, 0, seen)).view({heads, rows, head_dim}));
+  }
+  const at::Tensor output = parts.size() == 1 ? parts.front() : at::cat(parts, 1);
+  return output.to(query.scalar_type());
+}
+
+at::Tensor FullPrecisionWindow::attend(const AttentionCall& call) {
+  if (call.first_position != 0)
+    throw Error(ErrorCode::InvalidArgument,
+                "A whole window begins at position 0, not at " + std::to_string(call.first_position) + ".");
+  return causal_attention(call.query, call.key, call.value, quantization_);
+}
+
+}  // namespace qs

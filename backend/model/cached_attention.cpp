@@ -1,0 +1,84 @@
+#include "backend/model/cached_attention.h"
+
+#include <ATen/ATen.h>
+
+#include <numeric>
+
+#include "backend/types/error.h"
+
+namespace qs {
+
+CacheShape cache_shape(const ArchitectureSpec& spec) {
+  CacheShape shape;
+  shape.heads = spec.heads;
+  shape.kv_heads = spec.kv_heads;
+  shape.head_dim = spec.head_dim;
+  shape.rope_theta = spec.rope_theta;
+  return shape;
+}
+
+CachedAttention::CachedAttention(const ArchitectureSpec& spec, const KvMethod* kv, AttentionQuantization quantization,
+                                 at::ScalarType type, std::int64_t sequences)
+    : layers_(spec.layers),
+      pre_rope_(kv && kv->key_domain() == KeyDomain::PreRope),
+      quantization_(quantization),
+      active_(sequences) {
+  if (kv && quantization.bits < 16)
+    throw Error(ErrorCode::InvalidArgument,
+                "The weight setup quantizes the attention products and the KV setup quantizes the cache; keys and "
+                "values would be "
+                "quantized twice. Set quantize_attention=false in the weight setup, or leave out the KV setup.");
+  quantization_.values_per_token = true;
+  const CacheShape shape = cache_shape(spec);
+  for (std::int64_t i = 0; i < sequences * layers_; ++i)
+    caches_.push_back(kv ? kv->make_cache(shape) : make_full_precision_cache(shape, type));
+  std::iota(active_.begin(), active_.end(), 0);
+}
+
+const KvCache& CachedAttention::cache(std::int64_t sequence, std::int64_t layer) const {
+  return *caches_.at(static_cast<std::size_t>(sequence * layers_ + layer));
+}
+
+KvCache& CachedAttention::cache_of(const AttentionCall& call) {
+  const std::int64_t sequence = active_.at(static_cast<std::size_t>(call.sequence));
+  KvCache& cache = *caches_.at(static_cast<std::size_t>(sequence * layers_ + call.layer));
+  if (cache.tokens() != call.first_position)
+    throw Error(ErrorCode::Internal, "Layer " + std::to_string(call.layer) + " has " + std::to_string(cache.tokens()) +
+                                         " tokens in its cache; the next token claims position " +
+                                         std::to_string(call.first_position) + ".");
+  return cache;
+}
+
+at::Tensor CachedAttention::attend(const AttentionCall& call) {
+  KvCache& cache = cache_of(call);
+  const at::Tensor& key = pre_rope_ ? call.key_pre_rope : call.key;
+  if (call.first_position == 0) {
+    const at::Tensor output = causal_attention(call.query, call.key, call.value, quantization_);
+    cache.prefill(key, call.value);
+    return output;
+  }
+  std::vector<at::Tensor> rows;
+  for (std::int64_t token = 0; token < call.query.size(1); ++token)
+    rows.push_back(decode(cache, call.query.select(1, token).contiguous(), key.select(1, token).contiguous(),
+                          call.value.select(1, token).contiguous()));
+  const at::Tensor output = rows.size() == 1 ? rows.front().unsqueeze(1) : at::stack(rows, 1);
+  return output.to(call.query.scalar_type());
+}
+
+at::Tensor CachedAttention::decode(KvCache& cache, const at::Tensor& query, const at::Tensor& key,
+                                   const at::Tensor& value) const {
+  const at::Tensor output = cache.append_and_attend(query, key, value);
+  if (quantization_.bits >= 16) return output;
+  const auto [keys, values] = cache.materialize();
+  return causal_attention(query.unsqueeze(1), keys.to(query.scalar_type()), values.to(query.scalar_type()),
+                          quantization_)
+      .squeeze(1);
+}
+
+CacheStats CachedAttention::stats(std::int64_t sequence) const {
+  CacheStats total;
+  for (std::int64_t layer = 0; layer < layers_; ++layer) total += cache(sequence, layer).stats();
+  return total;
+}
+
+}  // namespace qs

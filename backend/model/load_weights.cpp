@@ -1,0 +1,107 @@
+#include <ATen/ATen.h>
+
+#include <cstring>
+
+#include "backend/model/decoder.h"
+#include "backend/model/model_source.h"
+#include "backend/model/torch_error.h"
+#include "backend/types/error.h"
+
+namespace qs {
+namespace {
+
+at::ScalarType compute_type(const std::string& dtype) {
+  if (dtype == "float32") return at::kFloat;
+  if (dtype == "bfloat16") return at::kBFloat16;
+  if (dtype == "float16") return at::kHalf;
+  throw Error(ErrorCode::InvalidArgument,
+              "The compute type '" + dtype + "' is not known; choose float32, bfloat16 or float16.");
+}
+
+at::ScalarType torch_type(StoredType type) {
+  switch (type) {
+    case StoredType::F64:
+      return at::kDouble;
+    case StoredType::F32:
+      return at::kFloat;
+    case StoredType::F16:
+      return at::kHalf;
+    case StoredType::BF16:
+      return at::kBFloat16;
+    default:
+      throw Error(ErrorCode::Internal,
+                  std::string("A tensor of type ") + stored_type_name(type) + " reached the loader.");
+  }
+}
+
+std::int64_t non_finite(const at::Tensor& x) { return at::logical_not(at::isfinite(x)).sum().item<std::int64_t>(); }
+
+class Loader {
+ public:
+  Loader(const ModelSource& source, const LoadOptions& options, const JobContext& job)
+      : source_(source),
+        type_(compute_type(options.dtype)),
+        dtype_(options.dtype),
+        job_(job),
+        total_(static_cast<std::int64_t>(source.tensors.tensors.size())) {}
+
+  at::Tensor load(const std::string& name) {
+    job_.checkpoint(done_++, total_, "Loading weights");
+    const StoredTensor& stored = source_.tensors.at(name);
+    at::Tensor raw = at::empty(stored.shape, torch_type(stored.type));
+    if (!stored.bytes.empty()) std::memcpy(raw.data_ptr(), stored.bytes.data(), stored.bytes.size());
+    if (const std::int64_t count = non_finite(raw); count > 0)
+      throw Error(ErrorCode::BadFormat, "'" + source_.tensors.path + "': tensor '" + name + "' has " +
+                                            std::to_string(count) + " values of " + std::to_string(stored.size()) +
+                                            " that are NaN or infinite. The file is damaged or its training failed.");
+    at::Tensor converted = raw.to(type_);
+    if (type_ == at::kHalf && raw.scalar_type() != at::kHalf)
+      if (const std::int64_t count = non_finite(converted); count > 0)
+        throw Error(ErrorCode::InvalidArgument, "Tensor '" + name + "' has " + std::to_string(count) +
+                                                    " values too large for " + dtype_ +
+                                                    ". Load the model in float32 or bfloat16.");
+    return converted;
+  }
+
+  void finish() const { job_.checkpoint(total_, total_, "Loading weights"); }
+
+ private:
+  const ModelSource& source_;
+  at::ScalarType type_;
+  std::string dtype_;
+  const JobContext& job_;
+  std::int64_t done_ = 0, total_ = 0;
+};
+
+}  // namespace
+
+std::int64_t compute_type_bytes(const std::string& dtype) {
+  return static_cast<std::int64_t>(c10::elementSize(compute_type(dtype)));
+}
+
+std::shared_ptr<const DecoderWeights> load_weights(const ModelSource& source, const LoadOptions& options,
+                                                   const JobContext& job) {
+  return translate_torch_errors("Loading '" + source.info.path + "'", [&]() -> std::shared_ptr<const DecoderWeights> {
+    Loader loader(source, options, job);
+    const WeightNames& names = source.names;
+    auto weights = std::make_shared<DecoderWeights>();
+    weights->embedding = loader.load(names.embedding);
+    for (std::int64_t layer = 0; layer < source.spec.layers; ++layer) {
+      DecoderBlock block;
+      block.input_norm = loader.load(layer_weight_name(names.input_norm, layer));
+      block.post_attention_norm = loader.load(layer_weight_name(names.post_attention_norm, layer));
+      for (const LinearKind kind : kLinearKinds) {
+        const std::string& pattern = names.linears[static_cast<std::size_t>(kind)];
+        block.linear_slot(kind) = std::make_shared<DenseLinear>(loader.load(layer_weight_name(pattern, layer)));
+      }
+      weights->blocks.push_back(std::move(block));
+    }
+    weights->final_norm = loader.load(names.final_norm);
+    weights->lm_head =
+        std::make_shared<DenseLinear>(source.spec.tied_embeddings ? weights->embedding : loader.load(names.lm_head));
+    loader.finish();
+    return weights;
+  });
+}
+
+}  // namespace qs

@@ -1,0 +1,268 @@
+#include "backend/model/model_source.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "backend/formats/llama2c.h"
+#include "backend/formats/mapped_file.h"
+#include "backend/formats/safetensors.h"
+#include "backend/formats/sha256.h"
+#include "backend/types/error.h"
+
+namespace qs {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr std::size_t kWholeTensorBytes = 64 * 1024;
+constexpr std::size_t kSampleBytes = 4096;
+
+/// A hub cache entry keeps its files under snapshots/<commit>; refs/main names the commit.
+fs::path resolve_hub_entry(const fs::path& path) {
+  const fs::path snapshots = path / "snapshots";
+  if (fs::exists(path / "config.json") || !fs::is_directory(snapshots)) return path;
+  if (fs::exists(path / "refs" / "main")) {
+    std::string commit = read_text_file(path / "refs" / "main");
+    while (!commit.empty() && (commit.back() == '\n' || commit.back() == '\r' || commit.back() == ' '))
+      commit.pop_back();
+    const fs::path snapshot = snapshots / fs::path(commit).filename();
+    if (!commit.empty() && fs::is_directory(snapshot)) return snapshot;
+  }
+  std::vector<fs::path> all;
+  for (const auto& entry : fs::directory_iterator(snapshots))
+    if (entry.is_directory()) all.push_back(entry.path());
+  if (all.size() == 1) return all.front();
+  throw Error(ErrorCode::NotFound, "'" + path.string() + "' is a hub cache entry with " + std::to_string(all.size()) +
+                                       " snapshots and no refs/main. Open one of the folders under snapshots.");
+}
+
+Json read_json(const fs::path& path) {
+  try {
+    Json json = Json::parse(read_text_file(path));
+    if (!json.is_object()) throw Error(ErrorCode::BadFormat, "'" + path.string() + "' is not a JSON object.");
+    return json;
+  } catch (const Json::exception& e) {
+    throw Error(ErrorCode::BadFormat,
+                "'" + path.string() + "' is not JSON. The file may be damaged; download it again.", e.what());
+  }
+}
+
+/// A token id, or the ids of a list.
+std::vector<std::int64_t> token_ids(const Json& config, const char* key) {
+  std::vector<std::int64_t> ids;
+  const auto at = config.find(key);
+  if (at == config.end()) return ids;
+  for (const Json& value : at->is_array() ? *at : Json::array({*at}))
+    if (value.is_number_integer()) ids.push_back(value.get<std::int64_t>());
+  return ids;
+}
+
+bool is_folder_model(const fs::path& path) { return fs::is_directory(path) || path.filename() == "config.json"; }
+
+void open_folder(const fs::path& path, ModelSource& source) {
+  const fs::path folder = resolve_hub_entry(fs::is_directory(path) ? path : path.parent_path());
+  const fs::path config_path = folder / "config.json";
+  if (!fs::exists(config_path))
+    throw Error(
+        ErrorCode::NotFound,
+        "'" + folder.string() + "' has no config.json. Open a Hugging Face model folder, or a llama2.c .bin file.");
+  const Json config = read_json(config_path);
+  const Family& family = family_of(config, config_path.string());
+  source.spec = family.read_config(config, config_path.string());
+  source.names = family.names;
+  source.tensors = read_safetensors_folder(folder);
+  const auto bos = token_ids(config, "bos_token_id");
+  const auto eos = token_ids(config, "eos_token_id");
+  if (!bos.empty()) source.info.bos_id = bos.front();
+  if (!eos.empty()) source.info.eos_id = eos.front();
+  source.info.eos_ids = eos;
+  if (fs::exists(folder / "generation_config.json"))
+    for (const std::int64_t id : token_ids(read_json(folder / "generation_config.json"), "eos_token_id"))
+      if (std::find(eos.begin(), eos.end(), id) == eos.end()) source.info.eos_ids.push_back(id);
+  source.info.fingerprint = config.dump(-1, ' ', false, Json::error_handler_t::replace);
+  source.info.path = folder.string();
+}
+
+bool is_llama2c_model(const fs::path& path) { return fs::is_regular_file(path) && path.extension() == ".bin"; }
+
+void open_llama2c(const fs::path& path, ModelSource& source) {
+  Llama2cFile file = read_llama2c(path);
+  const Llama2cHeader& header = file.header;
+  ArchitectureSpec& spec = source.spec;
+  spec.architecture = "LlamaForCausalLM";
+  spec.layers = header.layers;
+  spec.hidden_size = header.hidden_size;
+  spec.intermediate_size = header.intermediate_size;
+  spec.vocab_size = header.vocab_size;
+  spec.heads = header.heads;
+  spec.kv_heads = header.kv_heads;
+  spec.head_dim = header.head_dim();
+  spec.max_context = header.max_context;
+  spec.tied_embeddings = header.shared_classifier;
+  source.names = llama_family().names;
+  source.tensors = std::move(file.tensors);
+  source.info.bos_id = 1;
+  source.info.eos_id = 2;
+  source.info.eos_ids = {2};
+  source.info.path = path.string();
+}
+
+/// Stored type of the weights: the one that most bytes have.
+std::string main_dtype(const TensorTable& tensors) {
+  std::map<StoredType, std::size_t> bytes;
+  for (const StoredTensor& tensor : tensors.tensors) bytes[tensor.type] += tensor.bytes.size();
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "" : stored_type_name(most->first);
+}
+
+void check_tensors(const ModelSource& source) {
+  const TensorTable& table = source.tensors;
+  std::set<std::string> expected;
+  for (const auto& [name, shape] : expected_tensors(source.spec, source.names)) {
+    const StoredTensor& tensor = table.at(name);
+    expected.insert(name);
+    if (tensor.shape != shape)
+      throw Error(ErrorCode::BadFormat, "'" + table.path + "': tensor '" + name + "' has shape " +
+                                            shape_text(tensor.shape) + ", the model's description asks for " +
+                                            shape_text(shape) + ".");
+    if (!is_float(tensor.type) || tensor.type == StoredType::F8E4M3 || tensor.type == StoredType::F8E5M2)
+      throw Error(ErrorCode::Unsupported, "'" + table.path + "': tensor '" + name + "' is stored as " +
+                                              stored_type_name(tensor.type) +
+                                              "; expected float32, float16, bfloat16 or float64.");
+  }
+  for (const StoredTensor& tensor : table.tensors) {
+    const bool ignored = std::any_of(source.names.ignored_endings.begin(), source.names.ignored_endings.end(),
+                                     [&](const std::string& ending) { return tensor.name.ends_with(ending); });
+    if (ignored || expected.contains(tensor.name) || tensor.name == source.names.lm_head) continue;
+    throw Error(ErrorCode::BadFormat, "'" + table.path + "' holds tensor '" + tensor.name +
+                                          "', which the model's description (" + source.spec.architecture + ", " +
+                                          std::to_string(source.spec.layers) +
+                                          " layers) does not know. The files may belong to different models.");
+  }
+}
+
+/// Two checkpoints of one layout differ in their values, so small tensors and the ends of large ones are hashed too.
+std::string fingerprint(const std::string& config, const TensorTable& tensors) {
+  Sha256 hash;
+  hash.update(config);
+  for (const StoredTensor& tensor : tensors.tensors) {
+    hash.update(tensor.name + " " + stored_type_id(tensor.type) + " " + shape_text(tensor.shape) + "\n");
+    if (tensor.bytes.size() <= kWholeTensorBytes) {
+      hash.update(tensor.bytes);
+    } else {
+      hash.update(tensor.bytes.first(kSampleBytes));
+      hash.update(tensor.bytes.last(kSampleBytes));
+    }
+  }
+  return hash.hex();
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_beside(const fs::path& path, std::int64_t vocab_size) {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  try {
+    tokenizer = load_tokenizer(path);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::NotFound) throw;
+    return nullptr;
+  }
+  if (tokenizer->vocab_size() > vocab_size)
+    throw Error(ErrorCode::BadFormat, "The tokenizer of '" + path.string() + "' has " +
+                                          std::to_string(tokenizer->vocab_size()) + " tokens, the model only " +
+                                          std::to_string(vocab_size) + ". They belong to different models.");
+  return tokenizer;
+}
+
+void describe(ModelSource& source) {
+  ModelInfo& info = source.info;
+  const ArchitectureSpec& spec = source.spec;
+  info.architecture = spec.architecture;
+  info.layers = spec.layers;
+  info.heads = spec.heads;
+  info.kv_heads = spec.kv_heads;
+  info.head_dim = spec.head_dim;
+  info.hidden_size = spec.hidden_size;
+  info.intermediate_size = spec.intermediate_size;
+  info.vocab_size = spec.vocab_size;
+  info.max_context = spec.max_context;
+  info.tied_embeddings = spec.tied_embeddings;
+  for (const auto& [name, shape] : expected_tensors(spec, source.names))
+    info.parameters += source.tensors.at(name).size();
+  info.dtype = main_dtype(source.tensors);
+  info.bytes = source.tensors.bytes();
+  info.fingerprint = fingerprint(info.fingerprint, source.tensors);
+  info.tokenizer = source.tokenizer ? source.tokenizer->kind() : "none";
+  if (source.tokenizer && info.bos_id < 0) info.bos_id = source.tokenizer->bos_id();
+  if (source.tokenizer && info.eos_id < 0) info.eos_id = source.tokenizer->eos_id();
+  if (info.eos_ids.empty() && info.eos_id >= 0) info.eos_ids = {info.eos_id};
+}
+
+std::string name_of(const fs::path& path) {
+  const fs::path clean = path.filename().empty() ? path.parent_path() : path;
+  if (clean.filename() == "config.json") return clean.parent_path().filename().string();
+  return fs::is_regular_file(clean) ? clean.stem().string() : clean.filename().string();
+}
+
+}  // namespace
+
+const std::vector<ModelFormat>& model_formats() {
+  static const std::vector<ModelFormat> all = {
+      {"Hugging Face folder", &is_folder_model, &open_folder},
+      {"llama2.c", &is_llama2c_model, &open_llama2c},
+  };
+  return all;
+}
+
+std::vector<std::pair<std::string, std::vector<std::int64_t>>> expected_tensors(const ArchitectureSpec& spec,
+                                                                                const WeightNames& names) {
+  const std::int64_t query_width = spec.heads * spec.head_dim;
+  const std::int64_t kv_width = spec.kv_heads * spec.head_dim;
+  const std::array<std::vector<std::int64_t>, kLinearKinds.size()> shapes = {
+      {{query_width, spec.hidden_size},
+       {kv_width, spec.hidden_size},
+       {kv_width, spec.hidden_size},
+       {spec.hidden_size, query_width},
+       {spec.intermediate_size, spec.hidden_size},
+       {spec.intermediate_size, spec.hidden_size},
+       {spec.hidden_size, spec.intermediate_size}}};
+  std::vector<std::pair<std::string, std::vector<std::int64_t>>> all;
+  all.push_back({names.embedding, {spec.vocab_size, spec.hidden_size}});
+  for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
+    all.push_back({layer_weight_name(names.input_norm, layer), {spec.hidden_size}});
+    for (std::size_t i = 0; i < shapes.size(); ++i)
+      all.push_back({layer_weight_name(names.linears[i], layer), shapes[i]});
+    all.push_back({layer_weight_name(names.post_attention_norm, layer), {spec.hidden_size}});
+  }
+  all.push_back({names.final_norm, {spec.hidden_size}});
+  if (!spec.tied_embeddings) all.push_back({names.lm_head, {spec.vocab_size, spec.hidden_size}});
+  return all;
+}
+
+ModelSource open_model(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored))
+    throw Error(ErrorCode::NotFound,
+                "'" + path.string() + "' does not exist. Open a Hugging Face model folder, or a llama2.c .bin file.");
+  for (const ModelFormat& format : model_formats()) {
+    if (!format.recognizes(path)) continue;
+    ModelSource source;
+    source.info.format = format.name;
+    source.info.name = name_of(path);
+    format.open(path, source);
+    check_tensors(source);
+    source.tokenizer = tokenizer_beside(source.info.path, source.spec.vocab_size);
+    describe(source);
+    return source;
+  }
+  const std::string advice =
+      path.extension() == ".safetensors" ? " Open the folder that holds it and its config.json." : "";
+  throw Error(ErrorCode::Unsupported,
+              "'" + path.string() +
+                  "' is not a model that is read here: expected a Hugging Face folder, its config.json, or a "
+                  "llama2.c .bin file." +
+                  advice);
+}
+
+}  // namespace qs

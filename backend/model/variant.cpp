@@ -1,0 +1,91 @@
+#include "backend/model/variant.h"
+
+#include <ATen/core/Tensor.h>
+
+#include "backend/method.h"
+#include "backend/method_registry.h"
+#include "backend/model/cached_attention.h"
+#include "backend/model/decoder.h"
+#include "backend/model/torch_error.h"
+#include "backend/types/error.h"
+
+namespace qs {
+namespace {
+
+double stored_bits(const std::string& dtype) {
+  if (dtype == "float64") return 64.0;
+  return dtype == "float32" ? 32.0 : 16.0;
+}
+
+void check_calibration(const Model& model, const Setup& setup, const Calibration* calibration) {
+  bool needed = false;
+  for (const MethodInfo& info : weight_method_infos())
+    if (info.id == setup.method) needed = info.needs_calibration;
+  if (!needed) return;
+  if (!calibration)
+    throw Error(ErrorCode::InvalidArgument,
+                "The method '" + setup.method +
+                    "' needs a calibration: the activation maxima of a capture of this model. Capture a text "
+                    "with activations first.");
+  if (!calibration->model_fingerprint.empty() && calibration->model_fingerprint != model.info().fingerprint)
+    throw Error(ErrorCode::InvalidArgument, "The calibration from '" + calibration->source +
+                                                "' was made on another model than '" + model.info().name +
+                                                "'. Capture a text with this model.");
+}
+
+}  // namespace
+
+Variant::Variant(std::shared_ptr<const Model> model, std::shared_ptr<const DecoderWeights> weights,
+                 std::optional<Setup> weight_setup, std::shared_ptr<const KvMethod> kv, std::optional<Setup> kv_setup)
+    : model_(std::move(model)),
+      weights_(std::move(weights)),
+      weight_setup_(std::move(weight_setup)),
+      kv_(std::move(kv)),
+      kv_setup_(std::move(kv_setup)) {}
+
+Variant::~Variant() = default;
+
+VariantLabel Variant::label() const {
+  VariantLabel label;
+  label.model = model_->info().name;
+  if (weight_setup_) label.weights = format_setup(*weight_setup_, weight_method_infos());
+  if (kv_setup_) label.kv = format_setup(*kv_setup_, kv_method_infos());
+  return label;
+}
+
+double Variant::weight_bits() const {
+  if (!weight_setup_) return stored_bits(model_->info().dtype);
+  const auto method = make_weight_method(*weight_setup_);
+  double bits = 0.0, elements = 0.0;
+  for (const DecoderBlock& block : weights_->blocks) {
+    for (const LinearKind kind : kLinearKinds) {
+      const LinearOp& linear = block.linear(kind);
+      const double count = static_cast<double>(linear.out_features()) * static_cast<double>(linear.in_features());
+      bits += linear.packed() ? 8.0 * static_cast<double>(linear.bytes())
+                              : count * method->effective_bits(linear.out_features(), linear.in_features());
+      elements += count;
+    }
+  }
+  return elements > 0.0 ? bits / elements : stored_bits(model_->info().dtype);
+}
+
+std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, const std::optional<Setup>& weights,
+                                            const std::optional<Setup>& kv, const Calibration* calibration,
+                                            WeightExecution execution, const JobContext& job) {
+  std::shared_ptr<const KvMethod> kv_method;
+  if (kv) {
+    kv_method = make_kv_method(*kv);
+    kv_method->check_fits(cache_shape(model->spec()));
+  }
+  std::shared_ptr<const DecoderWeights> quantized = model->shared_weights();
+  if (weights) {
+    check_calibration(*model, *weights, calibration);
+    const auto method = make_weight_method(*weights);
+    quantized = translate_torch_errors("Quantizing the weights", [&] {
+      return std::make_shared<const DecoderWeights>(method->apply(*model, calibration, execution, job));
+    });
+  }
+  return std::make_shared<const Variant>(std::move(model), std::move(quantized), weights, std::move(kv_method), kv);
+}
+
+}  // namespace qs

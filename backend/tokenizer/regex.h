@@ -1,0 +1,30 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace qs {
+
+/// A Unicode regular expression (PCRE2, UTF and UCP on). Safe to use from several threads.
+class Regex {
+ public:
+  /// @param where  file, for messages
+  /// @throws Error BadFormat when the pattern does not compile
+  Regex(const std::string& pattern, const std::string& where);
+
+  /// Calls `found(begin, end)` for each match in order, empty matches left out.
+  /// @param text  valid UTF-8
+  /// @throws Error BadFormat when matching needs more steps than are allowed
+  void for_each(std::string_view text, const std::function<void(std::size_t begin, std::size_t end)>& found) const;
+
+  std::string replace_all(std::string_view text, std::string_view by) const;  ///< `by` is taken literally
+  static std::string escape(std::string_view literal);
+
+ private:
+  std::shared_ptr<const void> code_;
+  std::string pattern_, where_;
+};
+
+}  // namespace qs

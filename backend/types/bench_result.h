@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace qs {
+
+/// One kernel on one shape. All times of one run, the median of repeats.
+struct KernelBenchRow {
+  std::string kernel, shape;
+  double ns_per_element = 0.0;
+  double bytes_per_second = 0.0;      ///< of what the kernel must read and write
+  double bandwidth_share = 0.0;       ///< of the copy bandwidth measured in the same run
+  double times_scalar = 0.0;          ///< scalar time over this time
+  double times_torch_f32 = 0.0;       ///< LibTorch's f32 time for the same product over this time; NaN when it has none
+  double times_torch_bf16 = 0.0;      ///< likewise in bfloat16
+};
+
+struct KernelBench {
+  std::string kernel_set, torch_version;
+  int threads = 1;
+  double copy_bandwidth = 0.0;  ///< bytes read plus written a second
+  std::vector<KernelBenchRow> rows;
+};
+
+/// Decode attention of one setup at one context length, on random keys and values.
+struct DecodeBenchRow {
+  std::string setup;  ///< "f16" for the full-precision cache
+  std::int64_t context = 0;
+  double attention_ms = 0.0;         ///< one token through all layers, the median
+  double tokens_per_second = 0.0;    ///< as if attention were all there is
+  double times_f16 = 0.0;            ///< f16 cache's time over this time
+  double times_torch = 0.0;          ///< LibTorch f32 attention's time over this time
+  std::int64_t cache_bytes = 0;      ///< allocated, all layers
+  double bytes_per_cached_token = 0.0;
+  double effective_bits = 16.0;
+  double bandwidth_share = 0.0;      ///< cache bytes read a second over the copy bandwidth
+};
+
+struct DecodeBench {
+  std::string kernel_set;
+  int threads = 1;
+  std::int64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  double copy_bandwidth = 0.0;
+  std::vector<DecodeBenchRow> rows;
+};
+
+/// Prefill and decode of a whole model under one setup.
+struct ModelBenchRow {
+  std::string variant;
+  std::int64_t prompt_tokens = 0, new_tokens = 0;
+  double prefill_tokens_per_second = 0.0, decode_tokens_per_second = 0.0;
+  double times_full_precision = 0.0;  ///< decode speed over the full-precision variant's
+  std::int64_t kv_bytes = 0, kv_bytes_f16 = 0;
+};
+
+}  // namespace qs

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace qs::kernels::cuda {
+
+/// The kernels on a CUDA device, compute capability 8.0 or later. All pointers are device pointers, a stream is a
+/// cudaStream_t (null: the default stream), calls return before the work is done. Every function returns an empty
+/// string, or why it failed. Packed layouts are those of pack_bits.h; f16 arrays hold raw bits.
+
+bool cuda_available() noexcept;
+/// Why cuda_available() is false; empty when it is true.
+std::string cuda_problem();
+std::string cuda_device_name();
+/// Waits for a stream.
+std::string synchronize(void* stream);
+
+/// Device memory with one owner.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  ~DeviceBuffer();
+  DeviceBuffer(const DeviceBuffer&) = delete;
+  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+  DeviceBuffer(DeviceBuffer&& other) noexcept;
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
+
+  /// Replaces what it held; false when there is no memory or no device.
+  bool allocate(std::size_t bytes) noexcept;
+  bool upload(const void* host, std::size_t bytes, void* stream) noexcept;
+  bool download(void* host, std::size_t bytes, void* stream) const noexcept;
+  void* data() const noexcept { return data_; }
+  std::size_t size_bytes() const noexcept { return size_; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// A1 per channel over blocks of group_size tokens, packed (keys).
+struct KeyQuantization {
+  const float* x = nullptr;  ///< [kv_heads][tokens][head_dim]; tokens a multiple of group_size
+  std::int64_t kv_heads = 0, tokens = 0, head_dim = 0, group_size = 0;
+  int bits = 0;                        ///< 2, 3, 4 or 8
+  std::uint8_t* codes = nullptr;       ///< scratch, shape of x
+  std::uint8_t* packed = nullptr;      ///< [kv_heads][tokens / group_size] packed blocks
+  std::uint16_t* scale = nullptr;      ///< f16 [kv_heads][tokens / group_size][head_dim]
+  std::uint16_t* group_min = nullptr;  ///< as scale
+};
+std::string quantize_keys(const KeyQuantization& args, void* stream);
+
+/// A1 per token over groups of group_size channels, packed (values).
+struct ValueQuantization {
+  const float* x = nullptr;  ///< [kv_heads][tokens][head_dim]; head_dim a multiple of group_size
+  std::int64_t kv_heads = 0, tokens = 0, head_dim = 0, group_size = 0;
+  int bits = 0;                        ///< 2, 3, 4 or 8
+  std::uint8_t* codes = nullptr;       ///< scratch, shape of x
+  std::uint8_t* packed = nullptr;      ///< [kv_heads][tokens] packed rows
+  std::uint16_t* scale = nullptr;      ///< f16 [kv_heads][tokens][head_dim / group_size]
+  std::uint16_t* group_min = nullptr;  ///< as scale
+};
+std::string quantize_values(const ValueQuantization& args, void* stream);
+
+/// Decode attention of one sequence and layer: keys packed per channel, values packed per token, the newest of both in
+/// f16.
+struct DecodeAttention {
+  const float* query = nullptr;                        ///< [heads][head_dim], already multiplied by 1 / sqrt(head_dim)
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;  ///< head_dim a multiple of 8, at most 256
+  std::int64_t tokens = 0;                             ///< in all; the first quantized_* of them are packed
+  std::int64_t quantized_keys = 0, quantized_values = 0, group_size = 0;
+  int key_bits = 0, value_bits = 0;
+  const std::uint8_t* key_codes = nullptr;   ///< [kv_heads][quantized_keys / group_size] packed blocks
+  const std::uint16_t* key_scale = nullptr;  ///< [kv_heads][quantized_keys / group_size][head_dim]
+  const std::uint16_t* key_min = nullptr;
+  const std::uint8_t* value_codes = nullptr;   ///< [kv_heads][quantized_values] packed rows
+  const std::uint16_t* value_scale = nullptr;  ///< [kv_heads][quantized_values][head_dim / group_size]
+  const std::uint16_t* value_min = nullptr;
+  const std::uint16_t* recent_keys = nullptr;    ///< f16 [kv_heads][tokens - quantized_keys][head_dim]
+  const std::uint16_t* recent_values = nullptr;  ///< f16 [kv_heads][tokens - quantized_values][head_dim]
+  float* scratch = nullptr;                      ///< attention_scratch_bytes()
+  float* out = nullptr;                          ///< [heads][head_dim]
+};
+std::size_t attention_scratch_bytes(std::int64_t heads, std::int64_t head_dim, std::int64_t tokens) noexcept;
+std::string decode_attention(const DecodeAttention& args, void* stream);
+
+/// y = x W^T from a packed weight (gemv.h's PackedWeight with device pointers).
+struct LowBitGemv {
+  int bits = 0;
+  std::int64_t out_features = 0, in_features = 0, group_size = 0, tokens = 0;
+  const std::uint8_t* codes = nullptr;       ///< pack_weight layout
+  const std::uint16_t* scale = nullptr;      ///< f16 [out_features][in_features / group_size]
+  const std::uint8_t* zero_point = nullptr;  ///< [out_features][in_features / group_size]
+  const float* x = nullptr;                  ///< [tokens][in_features]
+  float* y = nullptr;                        ///< [tokens][out_features]
+};
+std::string low_bit_gemv(const LowBitGemv& args, void* stream);
+
+/// gemv.h's Int8Gemm with device pointers.
+struct Int8Product {
+  std::int64_t tokens = 0, out_features = 0, in_features = 0;
+  const std::uint8_t* x_codes = nullptr;  ///< [tokens][in_features]
+  const float* x_scale = nullptr;         ///< [tokens], as are zero points and sums of codes
+  const std::int32_t* x_zero_point = nullptr;
+  const std::int32_t* x_code_sum = nullptr;
+  const std::int8_t* codes = nullptr;  ///< [out_features][in_features]
+  const float* scale = nullptr;        ///< [out_features], as are zero points (null: 0) and sums of codes
+  const std::int32_t* zero_point = nullptr;
+  const std::int32_t* code_sum = nullptr;
+  float* y = nullptr;  ///< [tokens][out_features]
+};
+std::string int8_gemm(const Int8Product& args, void* stream);
+
+}  // namespace qs::kernels::cuda

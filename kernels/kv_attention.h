@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstdint>
+
+namespace qs::kernels {
+
+struct KernelSet;
+
+/// Decode attention of one KV head straight from its packed cache: nothing is unpacked to memory, the cache is read
+/// once for up to four query heads at a time.
+
+/// How the tokens of a segment are stored. head_dim is a multiple of 8. Scale and minimum are f16 bits.
+enum class Storage {
+  F32,         ///< rows of head_dim f32
+  F16,         ///< rows of head_dim f16
+  PerToken,    ///< one packed row (pack_bits.h) a token; groups along channels
+  PerChannel,  ///< packed blocks (pack_bits.h) of group_size tokens; one scale a channel and block
+};
+
+/// A run of tokens of one KV head, keys or values.
+struct Segment {
+  Storage storage = Storage::F32;
+  int bits = 0;                              ///< 2, 3, 4 or 8; unused for F32 and F16
+  std::int64_t tokens = 0;                   ///< PerChannel: a multiple of group_size
+  const void* data = nullptr;                ///< first token's row, or first block
+  std::int64_t stride = 0;                   ///< bytes from token to token; PerChannel: from block to block
+  const std::uint16_t* scale = nullptr;      ///< PerToken: [token][group] of this head; PerChannel: [block][head_dim]
+  const std::uint16_t* group_min = nullptr;  ///< as scale
+  std::int64_t scale_stride = 0;             ///< elements from token to token; PerChannel: from block to block
+  std::int64_t group_size = 0;               ///< PerToken: channels; PerChannel: tokens
+  /// PerToken: channels of the head's first group that belong to earlier heads, when groups run over the heads of a
+  /// token (channel d of the head belongs to group (channel_offset + d) / group_size). 0 when group_size divides
+  /// head_dim.
+  std::int64_t channel_offset = 0;
+};
+
+/// Arithmetic of the products with codes. F32 folds the scale into the query (the attention weight) and multiplies in
+/// f32. Fixed16 rounds the folded query of a block (the folded weights of a tile) to 15 bits and sign with one step for
+/// all, and multiplies and adds in integers: at most 2^-16 of the largest folded value is lost a term. Sets without a
+/// faster integer form and rows that are not packed use F32.
+enum class Arithmetic { F32, Fixed16 };
+
+/// Unnormalised softmax sums of some tokens, for merging. A fresh one has max = -infinity, sum = 0, out = 0.
+struct AttentionPartial {
+  float* max = nullptr;  ///< [queries] running maximum of the scores
+  float* sum = nullptr;  ///< [queries] of exp(score - max)
+  float* out = nullptr;  ///< [queries][head_dim] of exp(score - max) * value
+};
+
+struct HeadAttention {
+  const float* query = nullptr;     ///< [queries][head_dim], already multiplied by 1 / sqrt(head_dim)
+  std::int64_t queries = 0;         ///< query heads that read this KV head
+  std::int64_t head_dim = 0;        ///< a multiple of 8, at most kMaxHeadDim
+  const Segment* keys = nullptr;    ///< segments in token order
+  const Segment* values = nullptr;  ///< segments in token order, as many tokens in all; may be cut elsewhere
+  std::int64_t key_segments = 0, value_segments = 0;
+  std::int64_t token_begin = 0, token_end = 0;  ///< tokens to add; lets threads share a long sequence
+  Arithmetic arithmetic = Arithmetic::F32;
+};
+inline constexpr std::int64_t kMaxHeadDim = 512;
+
+/// Sets max to -infinity, sum and out to 0.
+void reset_partial(const AttentionPartial& partial, std::int64_t queries, std::int64_t head_dim) noexcept;
+/// Adds tokens [token_begin, token_end) to `partial`, in one pass over tiles of tokens.
+void attend_head(const KernelSet& set, const HeadAttention& args, const AttentionPartial& partial) noexcept;
+/// Adds `other` to `partial`.
+void merge_partial(const AttentionPartial& partial, const AttentionPartial& other, std::int64_t queries,
+                   std::int64_t head_dim) noexcept;
+/// out = partial.out / partial.sum. @param out  [queries][head_dim]
+void finish_attention(const AttentionPartial& partial, std::int64_t queries, std::int64_t head_dim,
+                      float* out) noexcept;
+
+/// What attention sees of a segment. @param x  [tokens][head_dim], rows `row_stride` elements apart
+void decode_segment(const Segment& segment, std::int64_t head_dim, float* x, std::int64_t row_stride) noexcept;
+
+// ---- the parts a kernel set supplies; attend_head calls them on tiles ----
+
+inline constexpr std::int64_t kTileTokens = 128;
+inline constexpr std::int64_t kTileQueries = 4;
+inline constexpr std::int64_t kTilePadding = 4;  ///< floats readable past the last row of scores or weights
+
+/// Tokens [begin, begin + count) of one segment, count <= kTileTokens, for queries <= kTileQueries. PerChannel: within
+/// one block.
+struct TileArgs {
+  const Segment* segment = nullptr;
+  std::int64_t begin = 0, count = 0;
+  std::int64_t queries = 0, head_dim = 0;
+  Arithmetic arithmetic = Arithmetic::F32;
+};
+/// scores[i * kTileTokens + t] = query i times key begin + t. @param query  [queries][head_dim]
+using KeyScores = void (*)(const TileArgs& tile, const float* query, float* scores) noexcept;
+/// out[i][d] += sum over t of weights[i * kTileTokens + t] * value[begin + t][d]; weights lie in [0, 1]
+using ValueSums = void (*)(const TileArgs& tile, const float* weights, float* out) noexcept;
+/// Replaces scores[t] by exp(scores[t] - max) and returns their sum.
+using ExpSum = float (*)(float* scores, std::int64_t count, float max) noexcept;
+
+void key_scores_scalar(const TileArgs& tile, const float* query, float* scores) noexcept;
+void value_sums_scalar(const TileArgs& tile, const float* weights, float* out) noexcept;
+float exp_sum_scalar(float* scores, std::int64_t count, float max) noexcept;
+
+}  // namespace qs::kernels

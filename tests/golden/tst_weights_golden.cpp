@@ -1,0 +1,34 @@
+#include <QTest>
+
+#include "backend/evaluation/golden_evaluation.h"
+#include "backend/methods/golden.h"
+
+using namespace qs;
+
+/// A part of the golden cases of weight methods and evaluation rules; the manifest states the origin of each.
+class TestWeightsGolden : public QObject {
+  Q_OBJECT
+ private Q_SLOTS:
+  void everyCaseHoldsUnderItsRule() {
+    const VerifyReport report =
+        verify_golden(QS_TEST_DATA "/golden/weights", JobContext(), golden_evaluation_runners());
+    for (const VerifyFailure& failure : report.failed) {
+      qWarning("%s %s: %s, worst %g", failure.case_name.c_str(), failure.tensor.c_str(), failure.rule.c_str(),
+               failure.worst);
+    }
+    QVERIFY(report.failed.empty());
+    QCOMPARE(report.cases, std::int64_t{23});
+    QCOMPARE(report.passed + static_cast<std::int64_t>(report.skipped.size()), report.cases);
+  }
+
+  void onlyTaskScoringIsSkippedAndSaysWhy() {
+    const VerifyReport report =
+        verify_golden(QS_TEST_DATA "/golden/weights", JobContext(), golden_evaluation_runners());
+    QCOMPARE(report.skipped.size(), std::size_t{1});
+    QCOMPARE(report.skipped.front().case_name, std::string("eval/text_rules"));
+    QVERIFY(!report.skipped.front().why.empty());
+  }
+};
+
+QTEST_GUILESS_MAIN(TestWeightsGolden)
+#include "tst_weights_golden.moc"

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <QImage>
+#include <QRectF>
+#include <QSize>
+
+#include "analysis/color_scale.h"
+#include "analysis/tile_pyramid.h"
+#include "widgets/paint/color_map.h"
+
+namespace qs {
+
+/// How cells that share a pixel become one. Extreme takes the value farthest from zero.
+enum class PixelPool { Max, Mean, Extreme };
+
+struct HeatmapRender {
+  const analysis::TilePyramid* data = nullptr;
+  analysis::ColorScale scale;
+  MapName map = MapName::Viridis;
+  PixelPool pool = PixelPool::Max;
+  bool causal = false;    ///< cells right of the diagonal are transparent
+  bool mark_zero = true;  ///< exact zeros get their own colour; off for signed data
+};
+
+/// The colour of one exact value.
+QRgb heatmap_color(const HeatmapRender& render, float value);
+
+/// An image of the cells in `viewport` (x: columns, y: rows, in cells) at `size` pixels: nearest neighbour when a cell
+/// is larger than a pixel, pooled from the fitting level of the pyramid when it is smaller.
+/// @param factor_used  receives the factor of the level that was drawn
+QImage render_heatmap(const HeatmapRender& render, const QRectF& viewport, const QSize& size,
+                      std::int64_t* factor_used = nullptr);
+
+}  // namespace qs

@@ -1,0 +1,411 @@
+#include "widgets/paint/heatmap_panel.h"
+
+#include <QFontMetricsF>
+#include <QPainter>
+#include <algorithm>
+#include <cmath>
+
+#include "widgets/paint/axes.h"
+#include "widgets/paint/color_bar.h"
+#include "widgets/view_base.h"
+
+namespace qs {
+namespace {
+
+constexpr double kProfile = 34.0;
+constexpr int kLargestImage = 8192;
+
+QString label_of(const PanelAxis& axis, std::int64_t index) {
+  return axis.label ? axis.label(index) : QString::number(index);
+}
+
+double widest_label(const PanelAxis& axis, double from, double to, const QFontMetricsF& metrics) {
+  double widest = 0.0;
+  for (const double v : index_ticks(std::floor(from), std::max(from + 1, std::ceil(to) - 1), 12))
+    widest = std::max(widest, metrics.horizontalAdvance(label_of(axis, static_cast<std::int64_t>(v))));
+  return widest;
+}
+
+}  // namespace
+
+void HeatmapPanel::setData(std::shared_ptr<const analysis::TilePyramid> data) {
+  if (data_ && data && (data->rows != data_->rows || data->cols != data_->cols)) viewport_.reset();
+  data_ = std::move(data);
+  drawn_.reset();
+  plane_ = data_ ? analysis::summarize(*data_) : analysis::PlaneSummary{};
+  if (cursor && (!data_ || cursor->row >= rows() || cursor->col >= cols())) cursor.reset();
+}
+
+QRectF HeatmapPanel::viewport() const {
+  return viewport_ ? *viewport_
+                   : QRectF(0, 0, static_cast<double>(std::max<std::int64_t>(1, cols())),
+                            static_cast<double>(std::max<std::int64_t>(1, rows())));
+}
+
+void HeatmapPanel::setViewport(const QRectF& wanted) {
+  if (isEmpty()) {
+    if (wanted.isValid()) viewport_ = wanted;
+    return;
+  }
+  const double all_x = static_cast<double>(cols()), all_y = static_cast<double>(rows());
+  const double width = std::clamp(wanted.width(), std::min(4.0, all_x), all_x);
+  const double height = std::clamp(wanted.height(), std::min(4.0, all_y), all_y);
+  const double left = std::clamp(wanted.left(), 0.0, all_x - width),
+               top = std::clamp(wanted.top(), 0.0, all_y - height);
+  viewport_ = QRectF(left, top, width, height);
+  if (width >= all_x && height >= all_y) viewport_.reset();
+}
+
+void HeatmapPanel::zoom(double factor, QPointF center, bool x_only) {
+  const QRectF v = viewport();
+  const double width = v.width() / factor, height = x_only ? v.height() : v.height() / factor;
+  setViewport({center.x() - (center.x() - v.left()) * width / v.width(),
+               center.y() - (center.y() - v.top()) * height / v.height(), width, height});
+}
+
+void HeatmapPanel::pan(double columns, double rows) { setViewport(viewport().translated(columns, rows)); }
+
+QRectF HeatmapPanel::bodyRect(const QRectF& target, const FigureStyle& style) const {
+  const QFontMetricsF metrics(style.font);
+  const QRectF v = viewport();
+  const double left =
+      12 + widest_label(y, v.top(), v.bottom(), metrics) + (y.title.isEmpty() ? 0 : metrics.height() + 2);
+  double right = rightProfile.empty() ? 8 : kProfile + 8;
+  if (showColorBar) right += color_bar_width(style, scale, !valueTitle.isEmpty()) + 10;
+  const double top = titleHeight(style) + (topProfile.empty() ? 2 : kProfile + 4) + (x.brackets ? 5 : 0);
+  const double bottom = metrics.height() + 8 + (x.title.isEmpty() ? 0 : metrics.height());
+  return QRectF(target.left() + left, target.top() + top, std::max(8.0, target.width() - left - right),
+                std::max(8.0, target.height() - top - bottom));
+}
+
+QRectF HeatmapPanel::colorBarRect(const QRectF& target, const FigureStyle& style) const {
+  if (!showColorBar) return {};
+  const QRectF body = bodyRect(target, style);
+  const double left = body.right() + (rightProfile.empty() ? 10 : kProfile + 14);
+  return {left, body.top(), target.right() - left, body.height()};
+}
+
+QPointF HeatmapPanel::toCells(QPointF at, const QRectF& body) const {
+  const QRectF v = viewport();
+  return {v.left() + (at.x() - body.left()) / body.width() * v.width(),
+          v.top() + (at.y() - body.top()) / body.height() * v.height()};
+}
+
+QPointF HeatmapPanel::toScreen(double col, double row, const QRectF& body) const {
+  const QRectF v = viewport();
+  return {body.left() + (col - v.left()) / v.width() * body.width(),
+          body.top() + (row - v.top()) / v.height() * body.height()};
+}
+
+std::optional<Cell> HeatmapPanel::cellAt(QPointF at, const QRectF& target, const FigureStyle& style) const {
+  const QRectF body = bodyRect(target, style);
+  if (isEmpty() || !body.contains(at)) return std::nullopt;
+  const QPointF c = toCells(at, body);
+  const Cell cell{static_cast<std::int64_t>(std::floor(c.y())), static_cast<std::int64_t>(std::floor(c.x()))};
+  if (cell.row < 0 || cell.col < 0 || cell.row >= rows() || cell.col >= cols()) return std::nullopt;
+  return cell;
+}
+
+HeatmapRender HeatmapPanel::request() const {
+  return {data_.get(), scale,           map, scale.is_signed && pool == PixelPool::Max ? PixelPool::Extreme : pool,
+          causal,      !scale.is_signed};
+}
+
+QImage HeatmapPanel::renderBody(const QSize& size) const {
+  return render_heatmap(request(), viewport(), size, &factor_);
+}
+
+QRgb HeatmapPanel::colorOf(float value) const { return heatmap_color(request(), value); }
+
+QString HeatmapPanel::pooledText() const {
+  if (isEmpty()) return {};
+  if (!drawn_) return {};
+  const double cx = viewport().width() / drawn_->size.width(), cy = viewport().height() / drawn_->size.height();
+  const QString name = pool == PixelPool::Mean ? QStringLiteral("mean")
+                       : scale.is_signed       ? QStringLiteral("extreme")
+                                               : QStringLiteral("max");
+  const auto wide = static_cast<long long>(std::ceil(std::max(cx, static_cast<double>(factor_)) - 1e-6));
+  const auto high = static_cast<long long>(std::ceil(std::max(cy, static_cast<double>(factor_)) - 1e-6));
+  if (wide <= 1 && high <= 1) return QStringLiteral("exact");
+  return QStringLiteral("%1-pooled %2×%3").arg(name).arg(high).arg(wide);
+}
+
+void HeatmapPanel::paintBody(QPainter& painter, const QRectF& body, const FigureStyle&) {
+  painter.setRenderHint(QPainter::SmoothPixmapTransform, false);
+  if (is_vector(painter)) {
+    const QRectF v = viewport();
+    const QRectF snapped(QPointF(std::floor(v.left()), std::floor(v.top())),
+                         QPointF(std::ceil(v.right()), std::ceil(v.bottom())));
+    const QSize size(static_cast<int>(std::min<double>(kLargestImage, snapped.width())),
+                     static_cast<int>(std::min<double>(kLargestImage, snapped.height())));
+    const QImage image = render_heatmap(request(), snapped, size, &factor_);
+    painter.save();
+    painter.setClipRect(body);
+    painter.drawImage(
+        QRectF(toScreen(snapped.left(), snapped.top(), body), toScreen(snapped.right(), snapped.bottom(), body)),
+        image);
+    painter.restore();
+    return;
+  }
+  const QTransform device = painter.deviceTransform();
+  const double dpr_x = std::fabs(device.m11()), dpr_y = std::fabs(device.m22());
+  const QSize size(std::max(1, qRound(body.width() * dpr_x)), std::max(1, qRound(body.height() * dpr_y)));
+  if (!drawn_ || drawn_->viewport != viewport() || drawn_->size != size || !(drawn_->scale == scale) ||
+      drawn_->map != map || drawn_->pool != pool || drawn_->data != data_.get()) {
+    drawn_ = Drawn{renderBody(size), viewport(), size, scale, map, pool, data_.get()};
+  }
+  painter.drawImage(body, drawn_->image);
+}
+
+void HeatmapPanel::paintCellTexts(QPainter& painter, const QRectF& body, const FigureStyle& style) const {
+  const QRectF v = viewport();
+  const double width = body.width() / v.width(), height = body.height() / v.height();
+  const QFontMetricsF metrics(style.font);
+  if (width < metrics.horizontalAdvance(QStringLiteral("0.000")) + 4 || height < metrics.height() + 1) return;
+  painter.setFont(style.font);
+  for (auto r = static_cast<std::int64_t>(v.top()); r < std::min<double>(v.bottom(), static_cast<double>(rows())); ++r)
+    for (auto c = static_cast<std::int64_t>(v.left()); c < std::min<double>(v.right(), static_cast<double>(cols()));
+         ++c) {
+      const float value = data_->at(r, c);
+      painter.setPen(oklab_lightness(colorOf(value)) > 0.62 ? QColor(20, 20, 20) : QColor(245, 245, 245));
+      const QRectF cell(toScreen(static_cast<double>(c), static_cast<double>(r), body), QSizeF(width, height));
+      painter.drawText(cell, Qt::AlignCenter, number_text(value, 3));
+    }
+}
+
+void HeatmapPanel::paintOverlays(QPainter& painter, const QRectF& body, const FigureStyle& style) const {
+  painter.save();
+  painter.setClipRect(body);
+  const QRectF v = viewport();
+  if (!mask.empty() && mask.shape.size() == 2 && mask.shape[0] == rows() && mask.shape[1] == cols()) {
+    const QSize size(std::max(1, qRound(body.width() / 3)), std::max(1, qRound(body.height() / 3)));
+    painter.setPen(Qt::NoPen);
+    painter.setBrush(QColor(255, 255, 255, 210));
+    for (int py = 0; py < size.height(); ++py)
+      for (int px = 0; px < size.width(); ++px) {
+        const auto c = static_cast<std::int64_t>(v.left() + (px + 0.5) / size.width() * v.width());
+        const auto r = static_cast<std::int64_t>(v.top() + (py + 0.5) / size.height() * v.height());
+        if (r < rows() && c < cols() && mask.data[r * cols() + c] > 0)
+          painter.drawRect(QRectF(body.left() + px * 3.0, body.top() + py * 3.0, 1.2, 1.2));
+      }
+  }
+  const auto lines = [&](const PanelAxis& axis, bool vertical) {
+    const double per_cell = vertical ? body.width() / v.width() : body.height() / v.height();
+    if (axis.borders.size() > 1 && (axis.borders[1] - axis.borders[0]) * per_cell < 4) return;
+    for (const double at : axis.borders) {
+      const QPointF p = toScreen(at, at, body);
+      const QLineF line =
+          vertical ? QLineF(p.x(), body.top(), p.x(), body.bottom()) : QLineF(body.left(), p.y(), body.right(), p.y());
+      painter.setPen(QPen(QColor(0, 0, 0, 130), style.lineWidth * 2));
+      painter.drawLine(line);
+      painter.setPen(QPen(QColor(255, 255, 255, 200), style.lineWidth));
+      painter.drawLine(line);
+    }
+  };
+  lines(x, true);
+  lines(y, false);
+  painter.setFont(style.font);
+  const QFontMetricsF metrics(style.font);
+  for (const PanelBand& band : bands) {
+    const QPointF a = toScreen(band.rows ? v.left() : band.begin, band.rows ? band.begin : v.top(), body);
+    const QPointF b = toScreen(band.rows ? v.right() : band.end, band.rows ? band.end : v.bottom(), body);
+    const QRectF area = QRectF(a, b).intersected(body);
+    if (area.isEmpty()) continue;
+    painter.setPen(QPen(QColor(255, 255, 255, 230), style.lineWidth, Qt::DashLine));
+    painter.setBrush(QBrush(QColor(255, 255, 255, 50), Qt::BDiagPattern));
+    painter.drawRect(area);
+    if (!band.label.isEmpty() && area.height() > metrics.height()) {
+      const QRectF text(area.left() + 4, area.top() + 2, metrics.horizontalAdvance(band.label) + 8, metrics.height());
+      painter.fillRect(text, QColor(0, 0, 0, 150));
+      painter.setPen(Qt::white);
+      painter.drawText(text, Qt::AlignCenter, band.label);
+    }
+  }
+  const auto outline = [&](const QRectF& cells, const QColor& color) {
+    const QRectF area(toScreen(cells.left(), cells.top(), body), toScreen(cells.right(), cells.bottom(), body));
+    painter.setBrush(Qt::NoBrush);
+    painter.setPen(QPen(QColor(0, 0, 0, 170), style.lineWidth * 3));
+    painter.drawRect(area);
+    painter.setPen(QPen(color, style.lineWidth * 1.5));
+    painter.drawRect(area);
+  };
+  const QColor bright(0xff, 0xd5, 0x4f);
+  if (selectedRow >= 0 && selectedRow < rows())
+    outline(QRectF(v.left() - 1, static_cast<double>(selectedRow), v.width() + 2, 1), bright);
+  if (selectedCol >= 0 && selectedCol < cols())
+    outline(QRectF(static_cast<double>(selectedCol), v.top() - 1, 1, v.height() + 2), bright);
+  if (!brush.isEmpty()) {
+    outline(brush, Qt::white);
+    const QRectF area(toScreen(brush.left(), brush.top(), body), toScreen(brush.right(), brush.bottom(), body));
+    painter.fillRect(area, QColor(255, 255, 255, 40));
+  }
+  if (cursor) {
+    const QPointF p = toScreen(static_cast<double>(cursor->col) + 0.5, static_cast<double>(cursor->row) + 0.5, body);
+    for (const auto& [color, width] :
+         {std::pair{QColor(0, 0, 0, 160), 3.0}, std::pair{QColor(255, 255, 255, 235), 1.0}}) {
+      painter.setPen(QPen(color, width * style.lineWidth));
+      painter.drawLine(QPointF(p.x(), body.top()), QPointF(p.x(), p.y() - 5));
+      painter.drawLine(QPointF(p.x(), p.y() + 5), QPointF(p.x(), body.bottom()));
+      painter.drawLine(QPointF(body.left(), p.y()), QPointF(p.x() - 5, p.y()));
+      painter.drawLine(QPointF(p.x() + 5, p.y()), QPointF(body.right(), p.y()));
+    }
+  }
+  painter.setRenderHint(QPainter::Antialiasing);
+  for (const PanelPin& pin : pins) {
+    const QPointF p = toScreen(static_cast<double>(pin.col) + 0.5, static_cast<double>(pin.row) + 0.5, body);
+    painter.setPen(QPen(Qt::white, style.lineWidth));
+    painter.setBrush(QColor(0x1a, 0x1a, 0x1a));
+    painter.drawEllipse(p, metrics.height() * 0.55, metrics.height() * 0.55);
+    painter.drawText(QRectF(p.x() - 20, p.y() - 20, 40, 40), Qt::AlignCenter, QString::number(pin.number));
+  }
+  painter.restore();
+}
+
+void HeatmapPanel::paintProfiles(QPainter& painter, const QRectF& body, const FigureStyle& style) const {
+  const auto largest = [](const std::vector<float>& values) {
+    float top = 0.0f;
+    for (const float v : values)
+      if (std::isfinite(v)) top = std::max(top, v);
+    return top > 0 ? top : 1.0f;
+  };
+  const QRectF v = viewport();
+  painter.save();
+  painter.setRenderHint(QPainter::Antialiasing);
+  painter.setFont(style.font);
+  const auto draw = [&](const std::vector<float>& values, bool above, const QString& caption) {
+    if (values.empty()) return;
+    const double top = largest(values);
+    const QRectF area = above ? QRectF(body.left(), body.top() - kProfile - 3, body.width(), kProfile - 1)
+                              : QRectF(body.right() + 4, body.top(), kProfile - 2, body.height());
+    painter.fillRect(area, style.grid);
+    painter.setClipRect(area);
+    painter.setPen(Qt::NoPen);
+    painter.setBrush(style.accent);
+    const double from = above ? v.left() : v.top(), extent = above ? v.width() : v.height();
+    const double length = above ? area.width() : area.height();
+    const int bins = std::max(1, static_cast<int>(length));
+    for (int i = 0; i < bins; ++i) {
+      const auto begin = static_cast<std::int64_t>(from + extent * i / bins);
+      const auto end = std::max(begin + 1, static_cast<std::int64_t>(from + extent * (i + 1) / bins));
+      float value = 0.0f;
+      for (std::int64_t k = begin; k < std::min<std::int64_t>(end, static_cast<std::int64_t>(values.size())); ++k)
+        value = std::max(value, values[static_cast<std::size_t>(k)]);
+      const double at = length * i / bins, thick = length / bins;
+      if (above) {
+        const double h = value / top * (area.height() - 2);
+        painter.drawRect(QRectF(area.left() + at, area.bottom() - h, thick, h));
+      } else {
+        painter.drawRect(QRectF(area.left(), area.top() + at, value / top * (area.width() - 2), thick));
+      }
+    }
+    painter.setClipping(false);
+    painter.setPen(style.muted);
+    const QFontMetricsF metrics(style.font);
+    if (above) {
+      const QString text = metrics.elidedText(QStringLiteral("%1, to %2").arg(caption, number_text(top, 3)),
+                                              Qt::ElideRight, area.width());
+      QColor behind = style.background;
+      behind.setAlphaF(0.75f);
+      painter.fillRect(QRectF(area.left() + 2, area.top() + 1, metrics.horizontalAdvance(text) + 5, metrics.height()),
+                       behind);
+      painter.setPen(style.foreground);
+      painter.drawText(QPointF(area.left() + 4, area.top() + metrics.ascent()), text);
+    } else {
+      painter.save();
+      painter.translate(area.right() - 2, area.bottom() - 4);
+      painter.rotate(-90);
+      painter.drawText(QPointF(0, -metrics.descent() + 2),
+                       metrics.elidedText(QStringLiteral("%1, to %2").arg(caption, number_text(top, 3)), Qt::ElideRight,
+                                          area.height() - 8));
+      painter.restore();
+    }
+  };
+  draw(topProfile, true, topTitle);
+  draw(rightProfile, false, rightTitle);
+  painter.restore();
+}
+
+void HeatmapPanel::paintAxes(QPainter& painter, const QRectF& target, const QRectF& body,
+                             const FigureStyle& style) const {
+  const QRectF v = viewport();
+  const QFontMetricsF metrics(style.font);
+  const auto ticks = [&](const PanelAxis& axis, bool vertical) {
+    std::vector<AxisTick> result;
+    const double from = vertical ? v.top() : v.left(), extent = vertical ? v.height() : v.width();
+    const double length = vertical ? body.height() : body.width();
+    const double room =
+        vertical ? metrics.height() * 1.7 : std::max(38.0, widest_label(axis, from, from + extent, metrics) + 12);
+    for (const double i : index_ticks(std::ceil(from - 0.5), std::max(std::ceil(from - 0.5) + 0.5, from + extent - 0.5),
+                                      std::max(1, static_cast<int>(length / room)))) {
+      const QPointF p = toScreen(i + 0.5, i + 0.5, body);
+      result.push_back({vertical ? p.y() : p.x(), label_of(axis, static_cast<std::int64_t>(i))});
+    }
+    return result;
+  };
+  painter.setPen(QPen(style.muted, style.lineWidth));
+  painter.setBrush(Qt::NoBrush);
+  painter.drawRect(body);
+  paint_horizontal_axis(painter, style, body.left(), body.right(), body.bottom(), ticks(x, false), x.title);
+  paint_vertical_axis(painter, style, body.top(), body.bottom(), body.left(), ticks(y, true), y.title,
+                      target.left() + 4 + metrics.ascent());
+  if (x.brackets > 1) {
+    painter.setPen(QPen(style.accent, style.lineWidth));
+    const double half = static_cast<double>(x.brackets) / 2;
+    for (double base = 0; base < static_cast<double>(cols()); base += static_cast<double>(x.brackets)) {
+      // One bracket a head: its first half of the channels rotates with its second half.
+      const double a = std::clamp(toScreen(base + 0.5, 0, body).x(), body.left(), body.right());
+      const double m = toScreen(base + half, 0, body).x();
+      const double b =
+          std::clamp(toScreen(base + static_cast<double>(x.brackets) - 0.5, 0, body).x(), body.left(), body.right());
+      if (b - a < 3) continue;
+      painter.drawLine(QPointF(a, body.top() - 4), QPointF(b, body.top() - 4));
+      for (const double at : {a, b}) painter.drawLine(QPointF(at, body.top() - 4), QPointF(at, body.top() - 1));
+      if (m > body.left() && m < body.right()) painter.drawLine(QPointF(m, body.top() - 6), QPointF(m, body.top() - 2));
+    }
+  }
+  if (showColorBar) {
+    const QRectF bar = colorBarRect(target, style);
+    paint_color_bar(painter, style, bar, scale, map, valueTitle);
+  }
+}
+
+void HeatmapPanel::paint(QPainter& painter, const QRectF& target, const FigureStyle& style) {
+  painter.save();
+  if (isEmpty()) {
+    paintTitle(painter, target, style);
+    paintPlaceholder(painter, target, style);
+    painter.restore();
+    return;
+  }
+  const QRectF body = bodyRect(target, style);
+  paintBody(painter, body, style);
+  if (cellTexts) paintCellTexts(painter, body, style);
+  paintOverlays(painter, body, style);
+  paintProfiles(painter, body, style);
+  paintAxes(painter, target, body, style);
+  const QString fixed = note;
+  QStringList notes;
+  if (!fixed.isEmpty()) notes << fixed;
+  if (plane_.nan) notes << QStringLiteral("NaN %1").arg(plane_.nan);
+  if (plane_.infinite) notes << QStringLiteral("inf %1").arg(plane_.infinite);
+  if (plane_.zero && !scale.is_signed && !causal) notes << QStringLiteral("zero %1").arg(plane_.zero);
+  const QString pooled = cellTexts ? QString() : pooledText();
+  if (!pooled.isEmpty()) notes << pooled;
+  note = notes.join(QStringLiteral(" · "));
+  paintTitle(painter, target, style);
+  note = fixed;
+  painter.restore();
+}
+
+QString HeatmapPanel::summary() const {
+  if (isEmpty()) return placeholder.isEmpty() ? QStringLiteral("%1: nothing to show").arg(title) : placeholder;
+  return QStringLiteral("%1: %2 by %3 cells, %4 to %5, largest magnitude at row %6, column %7")
+      .arg(title)
+      .arg(rows())
+      .arg(cols())
+      .arg(number_text(plane_.low), number_text(plane_.high))
+      .arg(plane_.high_row >= 0 ? label_of(y, plane_.high_row) : QString(),
+           plane_.high_col >= 0 ? label_of(x, plane_.high_col) : QString());
+}
+
+}  // namespace qs

@@ -1,0 +1,168 @@
+#include "widgets/views/distribution_view.h"
+
+#include <QCheckBox>
+#include <QComboBox>
+#include <QHBoxLayout>
+#include <QJsonObject>
+#include <QLabel>
+#include <QPainter>
+#include <QVBoxLayout>
+#include <cmath>
+
+#include "widgets/models/plain_table_model.h"
+#include "widgets/plot_view.h"
+
+namespace qs {
+
+DistributionView::DistributionView(SelectionHub& hub, QWidget* parent)
+    : ViewBase(QStringLiteral("distribution"), tr("Distribution"), hub, parent),
+      table_(std::make_unique<PlainTableModel>()) {
+  QBoxLayout* row = controlsLayout();
+  scope_ = new QComboBox(this);
+  scope_->setObjectName(QStringLiteral("distribution_scope"));
+  scope_->setAccessibleName(tr("Elements counted"));
+  scope_->setToolTip(tr(
+      "The whole tensor of the selected layer, one head, one channel over all tokens, or one token over all channels"));
+  scope_->addItems({tr("Whole tensor"), tr("Selected head"), tr("Selected channel"), tr("Selected token")});
+  log_ = new QCheckBox(tr("Log counts"), this);
+  log_->setObjectName(QStringLiteral("distribution_log"));
+  log_->setToolTip(tr("Logarithmic counts show rare outliers (L)"));
+  log_->setChecked(true);
+  row->addWidget(scope_);
+  row->addWidget(log_);
+  row->addStretch(1);
+  auto* column = new QVBoxLayout(body());
+  column->setContentsMargins(4, 0, 4, 4);
+  plot_ = new PlotView(body());
+  plot_->setObjectName(QStringLiteral("distribution_plot"));
+  plot_->setAccessibleName(tr("Histogram with quantization grid"));
+  plot_->setToolTip(
+      tr("Filled: original values. Line: where the quantizer put them. Strokes at the bottom: its levels"));
+  facts_ = new QLabel(body());
+  facts_->setObjectName(QStringLiteral("distribution_facts"));
+  facts_->setWordWrap(true);
+  facts_->setTextInteractionFlags(Qt::TextSelectableByMouse);
+  column->addWidget(plot_, 1);
+  column->addWidget(facts_);
+  connect(scope_, &QComboBox::activated, this, [this] {
+    Q_EMIT scopeChanged();
+    Q_EMIT settingsChanged();
+  });
+  connect(log_, &QCheckBox::toggled, this, [this] {
+    refresh();
+    Q_EMIT settingsChanged();
+  });
+  connect(plot_, &PlotView::pointHovered, this, [this](int, int, const QString& text) { Q_EMIT readoutChanged(text); });
+  setState(ViewState::Empty, tr("No capture yet."), QStringLiteral("capture.kv"), tr("Capture KV…"));
+}
+
+DistributionView::~DistributionView() = default;
+
+DistributionScope DistributionView::scope() const {
+  return static_cast<DistributionScope>(std::max(0, scope_->currentIndex()));
+}
+
+void DistributionView::setDistribution(const Distribution& distribution) {
+  distribution_ = distribution;
+  refresh();
+  setState(ViewState::Ready);
+}
+
+QString DistributionView::factsText() const {
+  const analysis::ValueGrid& grid = distribution_.grid;
+  QStringList facts{tr("%1 values").arg(grid.count), tr("mean %1").arg(grid.mean, 0, 'g', 4),
+                    tr("standard deviation %1").arg(grid.deviation, 0, 'g', 4),
+                    tr("absmax %1").arg(grid.absmax, 0, 'g', 4)};
+  if (grid.deviation > 0) facts << tr("absmax/σ %1").arg(grid.absmax / grid.deviation, 0, 'f', 1);
+  if (grid.not_finite > 0) facts << tr("%1 NaN or infinite").arg(grid.not_finite);
+  if (distribution_.quantized) {
+    const TensorReport& report = distribution_.report;
+    facts << tr("%1 distinct levels").arg(grid.distinct_levels)
+          << tr("%1 % in full precision")
+                 .arg(grid.count ? 100.0 * static_cast<double>(grid.full_precision) / static_cast<double>(grid.count)
+                                 : 0.0,
+                      0, 'f', 1)
+          << tr("tensor: relative error %1 %").arg(100.0 * report.relative_error, 0, 'f', 2)
+          << tr("saturated %1 %").arg(100.0 * report.saturated_fraction, 0, 'f', 2)
+          << tr("%1 bit").arg(report.effective_bits, 0, 'f', 2);
+    if (!report.functional_metric.empty() && std::isfinite(report.functional_error)) {
+      facts << tr("%1 %2 %")
+                   .arg(QString::fromStdString(report.functional_metric))
+                   .arg(100.0 * report.functional_error, 0, 'f', 2);
+    }
+  }
+  return facts.join(QStringLiteral(" · "));
+}
+
+void DistributionView::refresh() {
+  const analysis::ValueGrid& grid = distribution_.grid;
+  PlotSpec spec;
+  spec.title =
+      distribution_.what + (distribution_.setup.isEmpty() ? QString() : QStringLiteral(" · ") + distribution_.setup);
+  spec.x = {tr("value [raw units]"), false, grid.low, grid.high};
+  spec.y = {tr("count"), log_->isChecked()};
+  spec.emptyText = tr("Nothing to count yet.");
+  const double width = grid.original.empty() ? 1.0 : (grid.high - grid.low) / static_cast<double>(grid.original.size());
+  const auto steps = [&](const QString& name, const std::vector<std::int64_t>& counts, bool filled, int color) {
+    PlotSeries series;
+    series.name = name;
+    series.shape = PlotSeries::Shape::Steps;
+    series.filled = filled;
+    series.color = color;
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      // On a log axis an empty bin stands at 0.8: below every count, without a zero mark per bin.
+      const double count = counts[i] == 0 && log_->isChecked() ? 0.8 : static_cast<double>(counts[i]);
+      series.points.append({grid.low + width * static_cast<double>(i), count});
+    }
+    if (!series.points.isEmpty()) series.points.append({grid.high, series.points.last().y});
+    spec.series.append(series);
+  };
+  if (!grid.original.empty()) steps(tr("original"), grid.original, true, 0);
+  if (!grid.reconstructed.empty()) steps(tr("quantized"), grid.reconstructed, false, 1);
+  for (const float level : grid.levels) spec.rug << level;
+  if (spec.y.log) spec.y.low = 0.8;
+  plot_->setSpec(std::move(spec));
+  facts_->setText(factsText());
+}
+
+void DistributionView::paintFigure(QPainter& painter, const QRectF& target, const FigureStyle& style) {
+  painter.save();
+  painter.fillRect(target, style.background);
+  painter.setFont(style.font);
+  const QRectF needed = painter.boundingRect(target, Qt::AlignLeft | Qt::AlignTop | Qt::TextWordWrap, factsText());
+  plot_->paint(painter, target.adjusted(0, 0, 0, -needed.height() - 4), style);
+  painter.setPen(style.muted);
+  painter.drawText(QRectF(target.left() + 4, target.bottom() - needed.height(), target.width() - 8, needed.height()),
+                   Qt::AlignLeft | Qt::AlignTop | Qt::TextWordWrap, factsText());
+  painter.restore();
+}
+
+QAbstractTableModel* DistributionView::dataTable() {
+  const analysis::ValueGrid& grid = distribution_.grid;
+  QVector<PlainTableModel::Row> rows;
+  const double width = grid.original.empty() ? 0.0 : (grid.high - grid.low) / static_cast<double>(grid.original.size());
+  for (std::size_t i = 0; i < grid.original.size(); ++i) {
+    rows.append({grid.low + width * static_cast<double>(i), grid.low + width * static_cast<double>(i + 1),
+                 static_cast<qlonglong>(grid.original[i]),
+                 i < grid.reconstructed.size() ? QVariant(static_cast<qlonglong>(grid.reconstructed[i])) : QVariant()});
+  }
+  table_->setTable({tr("from [raw units]"), tr("to [raw units]"), tr("original count"), tr("quantized count")},
+                   std::move(rows));
+  return table_.get();
+}
+
+QString DistributionView::accessibleSummary() const { return distribution_.what + QStringLiteral(": ") + factsText(); }
+
+QJsonObject DistributionView::saveSettings() const {
+  return {{QStringLiteral("scope"), scope_->currentIndex()}, {QStringLiteral("log"), log_->isChecked()}};
+}
+
+void DistributionView::restoreSettings(const QJsonObject& settings) {
+  const QSignalBlocker quiet(this);
+  scope_->setCurrentIndex(std::clamp(settings.value(QStringLiteral("scope")).toInt(), 0, 3));
+  log_->setChecked(settings.value(QStringLiteral("log")).toBool(true));
+}
+
+void DistributionView::setLogScale(bool log) { log_->setChecked(log); }
+
+}  // namespace qs

@@ -1,0 +1,503 @@
+#include "widgets/views/error_heatmap.h"
+
+#include <QComboBox>
+#include <QHBoxLayout>
+#include <QHeaderView>
+#include <QJsonObject>
+#include <QSignalBlocker>
+#include <QSplitter>
+#include <QTableView>
+#include <QToolButton>
+#include <QVBoxLayout>
+#include <algorithm>
+#include <cmath>
+
+#include "widgets/models/plain_table_model.h"
+#include "widgets/paint/axes.h"
+
+namespace qs {
+namespace {
+
+constexpr qint64 kSinks = 5;
+constexpr int kMetrics = 6;
+constexpr int kGrid[] = {0, 32, 64, 128};
+
+QString metric_title(analysis::ErrorMetric metric) {
+  switch (metric) {
+    case analysis::ErrorMetric::RelativeError:
+      return ErrorHeatmap::tr("relative error ‖x−x'‖/‖x‖");
+    case analysis::ErrorMetric::Mse:
+      return ErrorHeatmap::tr("mean squared error");
+    case analysis::ErrorMetric::SqnrDb:
+      return ErrorHeatmap::tr("SQNR, dB");
+    case analysis::ErrorMetric::MaxAbsError:
+      return ErrorHeatmap::tr("largest |error|");
+    case analysis::ErrorMetric::Cosine:
+      return ErrorHeatmap::tr("cosine");
+    case analysis::ErrorMetric::FunctionalError:
+      return ErrorHeatmap::tr("attention output error");
+  }
+  return {};
+}
+
+PyramidPtr pyramid_of(const TensorView& plane) {
+  return plane.empty() ? nullptr : std::make_shared<analysis::TilePyramid>(analysis::build_pyramid(plane));
+}
+
+}  // namespace
+
+ErrorHeatmap::ErrorHeatmap(SelectionHub& hub, QWidget* parent)
+    : HeatmapView(QStringLiteral("error"), tr("Quantization error"), hub, parent) {
+  buildControls();
+  buildBody();
+}
+
+void ErrorHeatmap::buildControls() {
+  auto* row = controlsLayout();
+  const auto add = [&](QWidget* widget, const QString& name, const QString& accessible, const QString& tip) {
+    widget->setObjectName(name);
+    widget->setAccessibleName(accessible);
+    widget->setToolTip(tip);
+    row->insertWidget(row->count() - 1, widget);
+  };
+  tensor_box_ = new QComboBox(this);
+  tensor_box_->addItem(tr("Keys"), QStringLiteral("key"));
+  tensor_box_->addItem(tr("Values"), QStringLiteral("value"));
+  add(tensor_box_, QStringLiteral("tensor"), tr("Tensor"), tr("Keys or values of the chosen layer"));
+  metric_box_ = new QComboBox(this);
+  for (int i = 0; i < kMetrics; ++i) metric_box_->addItem(metric_title(static_cast<analysis::ErrorMetric>(i)));
+  add(metric_box_, QStringLiteral("metric"), tr("Metric of the overview"),
+      tr("What colours the overview; the strip below always shows a reconstruction and a functional metric together"));
+  metric_box_->setMinimumContentsLength(14);
+  metric_box_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+  grid_box_ = new QComboBox(this);
+  grid_box_->addItems({tr("No grid"), tr("Grid 32"), tr("Grid 64"), tr("Grid 128")});
+  add(grid_box_, QStringLiteral("grid"), tr("Group grid"),
+      tr("Borders of quantization groups over the token by channel map"));
+  signed_button_ = new QToolButton(this);
+  signed_button_->setText(QStringLiteral("±"));
+  signed_button_->setCheckable(true);
+  add(signed_button_, QStringLiteral("signed"), tr("Signed error"),
+      tr("Shows the signed error, reconstructed minus original, instead of its magnitude"));
+  saturation_button_ = new QToolButton(this);
+  saturation_button_->setText(tr("Sat"));
+  saturation_button_->setCheckable(true);
+  add(saturation_button_, QStringLiteral("saturation"), tr("Saturation mask"),
+      tr("Dots on the cells that hold the lowest or highest code"));
+  connect(tensor_box_, &QComboBox::activated, this, [this](int i) {
+    const QString tensor = tensor_box_->itemData(i).toString();
+    choose([&](Selection& s) { s.tensor = tensor; });
+  });
+  connect(metric_box_, &QComboBox::activated, this,
+          [this](int i) { setMetric(static_cast<analysis::ErrorMetric>(i)); });
+  connect(grid_box_, &QComboBox::currentIndexChanged, this, [this] {
+    refreshOverlays();
+    Q_EMIT settingsChanged();
+  });
+  connect(signed_button_, &QToolButton::toggled, this, &ErrorHeatmap::setSigned);
+  connect(saturation_button_, &QToolButton::toggled, this, [this] {
+    refreshOverlays();
+    Q_EMIT settingsChanged();
+  });
+}
+
+void ErrorHeatmap::buildBody() {
+  auto* columns = new QSplitter(Qt::Horizontal, body());
+  columns->setChildrenCollapsible(false);
+  auto* left = new QWidget(columns);
+  auto* stack = new QVBoxLayout(left);
+  stack->setContentsMargins(0, 0, 0, 0);
+  stack->setSpacing(0);
+  detail_ = addHeatmap(QStringLiteral("detail"), tr("Token × channel"));
+  for (int i = 0; i < kMostVariants; ++i) {
+    auto* canvas = addHeatmap(QStringLiteral("overview%1").arg(i), tr("Overview"));
+    canvas->panel().cellTexts = true;
+    canvas->panel().x.title.clear();
+    canvas->panel().showColorBar = false;
+    canvas->setMinimumHeight(84);
+    canvas->setVisible(false);
+    canvas->describe = [this, i](Cell cell) { return describeOverview(i, cell); };
+    setOwnScale(canvas, {});
+    overview_.push_back(canvas);
+    stack->addWidget(canvas, 2);
+  }
+  heads_ = addHeatmap(QStringLiteral("heads"), tr("KV head × layer"));
+  heads_->panel().cellTexts = true;
+  heads_->panel().x.title = tr("layer");
+  heads_->panel().y.title = tr("KV head");
+  heads_->panel().valueTitle = tr("relative error");
+  stack->addWidget(heads_, 3);
+  columns->addWidget(left);
+
+  auto* right = new QSplitter(Qt::Vertical, columns);
+  right->setChildrenCollapsible(false);
+  auto* top = new QSplitter(Qt::Horizontal, right);
+  top->setChildrenCollapsible(false);
+  detail_->panel().x.title = tr("channel");
+  detail_->panel().y.title = tr("token");
+  detail_->panel().topTitle = tr("mean over tokens");
+  detail_->panel().rightTitle = tr("mean over channels");
+  top->addWidget(detail_);
+  spots_ = new QTableView(top);
+  spots_->setObjectName(QStringLiteral("hotSpots"));
+  spots_->setAccessibleName(tr("Hot spots: cells of largest error"));
+  spots_->setToolTip(tr("The cells of largest |error|, exact over all cells; Enter or double click jumps there"));
+  spots_model_ = new PlainTableModel(this);
+  spots_->setModel(spots_model_);
+  spots_->setSelectionBehavior(QAbstractItemView::SelectRows);
+  spots_->setEditTriggers(QAbstractItemView::NoEditTriggers);
+  spots_->setTabKeyNavigation(false);
+  spots_->verticalHeader()->hide();
+  spots_->verticalHeader()->setDefaultSectionSize(20);
+  spots_->horizontalHeader()->setMinimumSectionSize(30);
+  spots_->setMinimumWidth(150);
+  top->addWidget(spots_);
+  top->setStretchFactor(0, 5);
+  top->setStretchFactor(1, 1);
+  top->setSizes({620, 210});
+  strip_ = new MetricStripCanvas(QStringLiteral("metrics"), right);
+  strip_->panel().title = tr("Reconstruction beside function");
+  strip_->panel().reconstructionTitle = tr("reconstruction: relative error of the tensor");
+  strip_->panel().functionalTitle = tr("function: relative error of attention output");
+  strip_->panel().placeholder = tr("No quantized variant yet.");
+  strip_->setAccessibleName(strip_->panel().title);
+  strip_->setToolTip(
+      tr("Mean over layers and tensors. Red: another variant is better by one of the two and worse by the other"));
+  addCanvas(strip_);
+  right->addWidget(top);
+  right->addWidget(strip_);
+  right->setStretchFactor(0, 5);
+  right->setStretchFactor(1, 1);
+  right->setSizes({500, 130});
+  columns->addWidget(right);
+  columns->setStretchFactor(0, 2);
+  columns->setStretchFactor(1, 5);
+  columns->setSizes({300, 760});
+  auto* layout = new QVBoxLayout(body());
+  layout->setContentsMargins(0, 0, 0, 0);
+  layout->addWidget(columns);
+  for (HeatmapCanvas* canvas : {detail_, heads_})
+    canvas->describe = [this, canvas](Cell cell) { return describe(canvas, cell); };
+  connect(spots_, &QTableView::activated, this, [this](const QModelIndex& index) { jumpTo(index.row()); });
+}
+
+void ErrorHeatmap::setMetric(analysis::ErrorMetric metric) {
+  metric_ = metric;
+  metric_box_->setCurrentIndex(static_cast<int>(metric));
+  refreshOverview();
+  Q_EMIT settingsChanged();
+}
+
+void ErrorHeatmap::setSigned(bool is_signed) {
+  if (signed_ == is_signed) return;
+  signed_ = is_signed;
+  signed_button_->setChecked(is_signed);
+  refreshDetail();
+  Q_EMIT settingsChanged();
+}
+
+void ErrorHeatmap::setOverview(std::vector<analysis::VariantErrors> variants) {
+  variants_ = std::move(variants);
+  if (variants_.size() > static_cast<std::size_t>(kMostVariants)) variants_.resize(kMostVariants);
+  refreshOverview();
+}
+
+void ErrorHeatmap::refreshOverview() {
+  std::vector<PyramidPtr> planes;
+  analysis::ColorScale shared;
+  bool first = true;
+  for (const auto& variant : variants_) {
+    planes.push_back(pyramid_of(analysis::overview_matrix(variant, metric_)));
+    if (!planes.back()) continue;
+    const auto scale = analysis::fit_scale(analysis::summarize(*planes.back()), analysis::ScaleKind::Linear,
+                                           analysis::RangeMode::Full, false);
+    shared = first ? scale : analysis::united(shared, scale);
+    first = false;
+  }
+  for (std::size_t i = 0; i < overview_.size(); ++i) {
+    const bool used = i < variants_.size();
+    overview_[i]->setVisible(used);
+    if (!used) {
+      setPlanes(overview_[i], nullptr, nullptr);
+      continue;
+    }
+    HeatmapPanel& panel = overview_[i]->panel();
+    setOwnScale(overview_[i], shared);
+    panel.title = QString::fromStdString(variants_[i].label);
+    panel.note = i == 0 ? metric_title(metric_) : QString();
+    panel.y.label = [kinds = variants_[i].kinds](std::int64_t k) {
+      return k < static_cast<std::int64_t>(kinds.size()) ? QString::fromStdString(kinds[static_cast<std::size_t>(k)])
+                                                         : QString();
+    };
+    panel.x.label = [](std::int64_t l) { return QStringLiteral("L%1").arg(l); };
+    setPlanes(overview_[i], planes[i], planes[i]);
+  }
+  std::vector<analysis::MetricPair> pairs;
+  for (const auto& variant : variants_) {
+    analysis::MetricPair pair;
+    pair.label = variant.label;
+    double functional = 0.0, count = 0.0, functional_count = 0.0;
+    for (const auto& layer : variant.reports)
+      for (const TensorReport& report : layer) {
+        pair.reconstruction += report.relative_error;
+        ++count;
+        if (std::isfinite(report.functional_error)) functional += report.functional_error, ++functional_count;
+      }
+    pair.reconstruction = count > 0 ? pair.reconstruction / count : std::numeric_limits<double>::quiet_NaN();
+    pair.functional = functional_count > 0 ? functional / functional_count : std::numeric_limits<double>::quiet_NaN();
+    pairs.push_back(pair);
+  }
+  strip_->panel().setVariants(std::move(pairs));
+  strip_->update();
+  selectionApplied();
+}
+
+void ErrorHeatmap::setHeads(TensorView a, TensorView b) { setPlanes(heads_, pyramid_of(a), pyramid_of(b)); }
+
+void ErrorHeatmap::setDetail(int layer, const QString& tensor, ErrorSide a, ErrorSide b, qint64 headDim) {
+  layer_ = layer;
+  tensor_ = tensor;
+  a_ = std::move(a);
+  b_ = std::move(b);
+  head_dim_ = headDim;
+  const QSignalBlocker quiet(tensor_box_);
+  tensor_box_->setCurrentIndex(std::max(0, tensor_box_->findData(tensor)));
+  refreshDetail();
+}
+
+const ErrorSide& ErrorHeatmap::shownSide() const {
+  return modeText() == QLatin1String("B") || (!a_.map && b_.map) ? b_ : a_;
+}
+
+void ErrorHeatmap::refreshDetail() {
+  detail_->panel().valueTitle = signed_ ? tr("error x'−x, activation units") : tr("|error|, activation units");
+  setPlanes(detail_, signed_ ? a_.signedError : a_.absolute, signed_ ? b_.signedError : b_.absolute, signed_);
+  modeApplied();
+  selectionApplied();
+}
+
+void ErrorHeatmap::modeApplied() {
+  if (!detail_) return;
+  const ErrorSide& side = shownSide();
+  HeatmapPanel& panel = detail_->panel();
+  const QString mode = modeText();
+  panel.title = mode == QLatin1String("A") || mode == QLatin1String("B")
+                    ? tr("%1, layer %2, %3")
+                          .arg(tensor_ == QLatin1String("value") ? tr("Values") : tr("Keys"))
+                          .arg(layer_)
+                          .arg(mode == QLatin1String("A") ? a_.label : b_.label)
+                    : tr("%1, layer %2, %3")
+                          .arg(tensor_ == QLatin1String("value") ? tr("Values") : tr("Keys"))
+                          .arg(layer_)
+                          .arg(mode);
+  if (panel.isEmpty()) {
+    const ErrorSide& wanted = mode == QLatin1String("B") ? b_ : a_;
+    if (!wanted.why.isEmpty()) panel.placeholder = wanted.why;
+  }
+  const bool single = mode == QLatin1String("A") || mode == QLatin1String("B");
+  const bool profiles = single && side.map && !panel.isEmpty();
+  panel.topProfile = profiles ? side.map->by_channel : std::vector<float>{};
+  panel.rightProfile = profiles ? side.map->by_token : std::vector<float>{};
+  refreshOverlays();
+  refreshHotSpots();
+}
+
+void ErrorHeatmap::refreshOverlays() {
+  HeatmapPanel& panel = detail_->panel();
+  const ErrorSide& side = shownSide();
+  panel.bands.clear();
+  panel.mask = saturation_button_->isChecked() ? side.saturation : TensorView{};
+  if (!panel.isEmpty() && side.map) {
+    const auto tokens = static_cast<double>(side.map->tokens);
+    if (side.quantizedEnd < side.map->tokens)
+      panel.bands.push_back({true, static_cast<double>(side.quantizedEnd), tokens,
+                             tr("newest %1 tokens in full precision").arg(side.map->tokens - side.quantizedEnd)});
+    if (side.quantizedBegin > 0)
+      panel.bands.push_back({true, 0.0, static_cast<double>(side.quantizedBegin), tr("sinks in full precision")});
+    else if (side.map->tokens > 4 * kSinks)
+      panel.bands.push_back({true, 0.0, static_cast<double>(kSinks), tr("first %1 tokens (sinks)").arg(kSinks)});
+  }
+  panel.x.borders.clear();
+  panel.y.borders.clear();
+  if (const int size = kGrid[std::clamp(grid_box_->currentIndex(), 0, 3)]) {
+    for (std::int64_t c = size; c < panel.cols(); c += size) panel.x.borders.push_back(static_cast<double>(c));
+    for (std::int64_t r = size; r < panel.rows(); r += size) panel.y.borders.push_back(static_cast<double>(r));
+  } else if (head_dim_ > 0) {
+    for (std::int64_t c = head_dim_; c < panel.cols(); c += head_dim_)
+      panel.x.borders.push_back(static_cast<double>(c));
+  }
+  if (side.report.levels > 0)
+    panel.note = tr("%1 of %2 levels used · %3 % at the extremes")
+                     .arg(side.report.levels_used)
+                     .arg(side.report.levels)
+                     .arg(number_text(100.0 * side.report.saturated_fraction, 2));
+  else
+    panel.note.clear();
+  detail_->update();
+}
+
+void ErrorHeatmap::refreshHotSpots() {
+  const ErrorSide& side = shownSide();
+  QVector<PlainTableModel::Row> rows;
+  for (const auto& spot : side.hotSpots) {
+    const Selection& s = selection();
+    if (s.channelEnd > s.channelBegin + 1 && (spot.channel < s.channelBegin || spot.channel >= s.channelEnd)) continue;
+    rows.push_back({static_cast<qint64>(spot.token), static_cast<qint64>(spot.channel),
+                    static_cast<double>(spot.original), static_cast<double>(spot.error)});
+  }
+  spots_model_->setTable({tr("token"), tr("channel"), tr("original"), tr("error")}, rows);
+  spots_->resizeColumnsToContents();
+}
+
+void ErrorHeatmap::jumpTo(int row) {
+  if (row < 0 || row >= spots_model_->rowCount()) return;
+  const auto token = spots_model_->data(spots_model_->index(row, 0), Qt::EditRole).toInt();
+  const auto channel = spots_model_->data(spots_model_->index(row, 1), Qt::EditRole).toInt();
+  HeatmapPanel& panel = detail_->panel();
+  if (panel.isFitted() && panel.rows() > 64)
+    panel.setViewport(QRectF(channel - panel.viewport().width() / 8, token - panel.viewport().height() / 8,
+                             panel.viewport().width() / 4, panel.viewport().height() / 4));
+  detail_->setCursorCell({token, channel});
+  cellActivated(detail_, token, channel);
+}
+
+void ErrorHeatmap::selectionApplied() {
+  const Selection& s = selection();
+  for (HeatmapCanvas* canvas : overview_) {
+    canvas->panel().selectedCol = s.layer;
+    canvas->update();
+  }
+  heads_->panel().selectedCol = s.layer;
+  heads_->panel().selectedRow = s.kvHead;
+  heads_->update();
+  HeatmapPanel& panel = detail_->panel();
+  panel.selectedCol = s.channelEnd == s.channelBegin + 1 ? s.channelBegin : -1;
+  panel.selectedRow = s.tokenEnd == s.tokenBegin + 1 ? s.tokenBegin : -1;
+  const bool channels = s.channelEnd > s.channelBegin + 1, rows = s.tokenEnd > s.tokenBegin + 1;
+  panel.brush = channels || rows ? QRectF(QPointF(channels ? s.channelBegin : 0, rows ? s.tokenBegin : 0),
+                                          QPointF(channels ? s.channelEnd : static_cast<double>(panel.cols()),
+                                                  rows ? s.tokenEnd : static_cast<double>(panel.rows())))
+                                 : QRectF();
+  refreshHotSpots();
+  detail_->update();
+}
+
+void ErrorHeatmap::cellActivated(HeatmapCanvas* canvas, qint64 row, qint64 col) {
+  choose([&](Selection& s) {
+    if (canvas == detail_) {
+      s.channelBegin = static_cast<int>(col);
+      s.channelEnd = static_cast<int>(col) + 1;
+      s.tokenBegin = static_cast<int>(row);
+      s.tokenEnd = static_cast<int>(row) + 1;
+      if (head_dim_ > 0) s.kvHead = static_cast<int>(col / head_dim_);
+    } else {
+      s.layer = static_cast<int>(col);
+      if (canvas == heads_)
+        s.kvHead = static_cast<int>(row);
+      else
+        s.tensor = row == 1 ? QStringLiteral("value") : QStringLiteral("key");
+    }
+  });
+}
+
+void ErrorHeatmap::cellsBrushed(HeatmapCanvas* canvas, const QRect& cells) {
+  if (canvas != detail_) return;
+  choose([&](Selection& s) {
+    s.channelBegin = cells.left();
+    s.channelEnd = cells.left() + cells.width();
+    s.tokenBegin = cells.top();
+    s.tokenEnd = cells.top() + cells.height();
+  });
+}
+
+void ErrorHeatmap::brushCleared() {
+  choose([](Selection& s) { s.channelBegin = s.channelEnd = s.tokenBegin = s.tokenEnd = -1; });
+}
+
+QString ErrorHeatmap::describeOverview(int variant, Cell cell) const {
+  const auto v = static_cast<std::size_t>(variant);
+  if (v >= variants_.size()) return {};
+  const auto& reports = variants_[v].reports;
+  if (static_cast<std::size_t>(cell.col) >= reports.size() ||
+      static_cast<std::size_t>(cell.row) >= reports[static_cast<std::size_t>(cell.col)].size())
+    return {};
+  const TensorReport& r = reports[static_cast<std::size_t>(cell.col)][static_cast<std::size_t>(cell.row)];
+  return tr("%1 L%2 %3 | relative error %4 | SQNR %5 dB | attention output error %6 | %7 bit")
+      .arg(QString::fromStdString(variants_[v].label))
+      .arg(cell.col)
+      .arg(QString::fromStdString(variants_[v].kinds[static_cast<std::size_t>(cell.row)]))
+      .arg(number_text(r.relative_error), number_text(r.sqnr_db), number_text(r.functional_error),
+           number_text(r.effective_bits));
+}
+
+QString ErrorHeatmap::describe(const HeatmapCanvas* canvas, Cell cell) const {
+  if (canvas == heads_)
+    return tr("L%1 KV head %2 | relative error %3").arg(cell.col).arg(cell.row).arg(valuesText(canvas, cell));
+  const QString kind = tensor_ == QLatin1String("value") ? QStringLiteral("V") : QStringLiteral("K");
+  QString text = tr("L%1 %2 h%3 ch %4 (global %5) tok %6 '%7'")
+                     .arg(layer_)
+                     .arg(kind)
+                     .arg(head_dim_ > 0 ? cell.col / head_dim_ : 0)
+                     .arg(head_dim_ > 0 ? cell.col % head_dim_ : cell.col)
+                     .arg(cell.col)
+                     .arg(cell.row)
+                     .arg(tokens_.value(static_cast<qsizetype>(cell.row)));
+  const auto add = [&](const ErrorSide& side) {
+    if (!side.map || cell.row >= side.map->tokens || cell.col >= side.map->channels) return;
+    const std::int64_t i = cell.row * side.map->channels + cell.col;
+    const double original = side.map->original.data[i], after = side.map->reconstructed.data[i],
+                 error = side.map->absolute_error.data[i];
+    if (!text.contains(QStringLiteral("| original"))) text += tr(" | original %1").arg(number_text(original, 6));
+    text += tr(" | %1 %2 | err %3 (%4 %)")
+                .arg(side.label, number_text(after, 6), number_text(error, 4),
+                     number_text(original != 0 ? 100.0 * error / std::fabs(original) : 0.0, 3));
+  };
+  add(a_);
+  add(b_);
+  return text;
+}
+
+FigureTable::Content ErrorHeatmap::tableOf(PanelCanvas* canvas) {
+  if (canvas != strip_) return {};
+  FigureTable::Content content;
+  content.rows = static_cast<int>(strip_->panel().variants().size());
+  content.columns = 4;
+  content.header = [](int c) {
+    return QStringList{tr("variant"), tr("reconstruction: relative error"),
+                       tr("function: relative error of attention output"), tr("disagree")}
+        .value(c);
+  };
+  content.cell = [variants = strip_->panel().variants(), flags = strip_->panel().disagree()](int r, int c) -> QVariant {
+    const auto i = static_cast<std::size_t>(r);
+    if (c == 0) return QString::fromStdString(variants[i].label);
+    if (c == 3) return flags[i] ? 1 : 0;
+    return c == 1 ? variants[i].reconstruction : variants[i].functional;
+  };
+  return content;
+}
+
+void ErrorHeatmap::saveOwn(QJsonObject& settings) const {
+  settings[QStringLiteral("metric")] = QLatin1String(analysis::error_metric_id(metric_));
+  settings[QStringLiteral("signed")] = signed_;
+  settings[QStringLiteral("saturation")] = saturation_button_->isChecked();
+  settings[QStringLiteral("grid")] = grid_box_->currentIndex();
+}
+
+void ErrorHeatmap::restoreOwn(const QJsonObject& settings) {
+  for (int i = 0; i < kMetrics; ++i)
+    if (settings[QStringLiteral("metric")].toString() ==
+        QLatin1String(analysis::error_metric_id(static_cast<analysis::ErrorMetric>(i))))
+      metric_ = static_cast<analysis::ErrorMetric>(i);
+  metric_box_->setCurrentIndex(static_cast<int>(metric_));
+  signed_ = settings[QStringLiteral("signed")].toBool();
+  {
+    const QSignalBlocker quiet(signed_button_);
+    signed_button_->setChecked(signed_);
+  }
+  saturation_button_->setChecked(settings[QStringLiteral("saturation")].toBool());
+  grid_box_->setCurrentIndex(std::clamp(settings[QStringLiteral("grid")].toInt(), 0, 3));
+  refreshOverview();
+  refreshDetail();
+}
+
+}  // namespace qs
