@@ -57,6 +57,25 @@ float TilePyramid::at(std::int64_t row, std::int64_t col) const {
   return levels.front().mean.data[row * cols + col];
 }
 
+bool ExactTile::covers(double left, double top, double right, double bottom) const {
+  constexpr double kSlack = 1e-6;
+  return plane.exact() && left >= static_cast<double>(col) - kSlack && top >= static_cast<double>(row) - kSlack &&
+         right <= static_cast<double>(col + plane.cols) + kSlack &&
+         bottom <= static_cast<double>(row + plane.rows) + kSlack;
+}
+
+float ExactTile::at(std::int64_t row_of_plane, std::int64_t col_of_plane) const {
+  return plane.at(row_of_plane - row, col_of_plane - col);
+}
+
+TilePyramid coarse_plane(const TensorView& pooled, std::int64_t factor, std::int64_t rows, std::int64_t cols) {
+  TilePyramid pyramid = build_pyramid(pooled);
+  pyramid.rows = rows;
+  pyramid.cols = cols;
+  for (PyramidLevel& level : pyramid.levels) level.factor *= factor;
+  return pyramid;
+}
+
 TilePyramid build_pyramid(const TensorView& plane, std::int64_t min_extent) {
   if (plane.shape.size() != 2)
     throw Error(ErrorCode::InvalidArgument, "A pyramid needs a plane [rows, cols]; this tensor has " +

@@ -23,6 +23,14 @@ struct TilePyramid {
   float at(std::int64_t row, std::int64_t col) const;
 };
 
+/// Exact cells of a part of a plane of which only coarse levels are at hand.
+struct ExactTile {
+  std::int64_t row = 0, col = 0;  ///< where its first cell lies in the plane
+  TilePyramid plane;
+  bool covers(double left, double top, double right, double bottom) const;  ///< in cells of the whole plane
+  float at(std::int64_t row_of_plane, std::int64_t col_of_plane) const;     ///< NaN when outside
+};
+
 /// @param plane       f32 [rows, cols]
 /// @param min_extent  no level whose longer side would be shorter than this
 TilePyramid build_pyramid(const TensorView& plane, std::int64_t min_extent = 128);
@@ -45,5 +53,9 @@ enum class Combine { Difference, Ratio };
 /// a - b or a / b cell by cell. Levels with more than `max_cells` cells are left out: the result is then coarse only,
 /// made of the levels' means. @throws Error InvalidArgument when the shapes differ
 TilePyramid combine(const TilePyramid& a, const TilePyramid& b, Combine operation, std::int64_t max_cells = 1 << 23);
+
+/// The levels of a pooled plane as the coarse levels of a plane of rows x cols cells.
+/// @param factor  cells of the plane that one value of `pooled` stands for, in each direction
+TilePyramid coarse_plane(const TensorView& pooled, std::int64_t factor, std::int64_t rows, std::int64_t cols);
 
 }  // namespace qs::analysis

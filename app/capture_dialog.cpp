@@ -49,7 +49,7 @@ CaptureDialog::CaptureDialog(Workbench& workbench, const QString& modelId, QWidg
   text_ = new QLineEdit(QStringLiteral("sample:texts/sample-valid.txt"), this);
   text_->setObjectName(QStringLiteral("captureText"));
   QPushButton* find_text = browse("browseText", tr("Choose a text file"));
-  row(tr("&Text"), text_, tr("A UTF-8 text file; its beginning is used. sample: names a bundled one."), find_text);
+  row(tr("Text"), text_, tr("A UTF-8 text file; its beginning is used. sample: names a bundled one."), find_text);
   connect(find_text, &QPushButton::clicked, this, [this] {
     const QString path =
         QFileDialog::getOpenFileName(this, tr("Text"), {}, tr("Texts (*.txt *.raw *.md);;All files (*)"));
@@ -83,7 +83,7 @@ CaptureDialog::CaptureDialog(Workbench& workbench, const QString& modelId, QWidg
   file_ = new QLineEdit(this);
   file_->setObjectName(QStringLiteral("captureFile"));
   QPushButton* find_file = browse("browseFile", tr("Choose where the capture goes"));
-  row(tr("&File"), file_, tr("An HDF5 file that h5py and HDFView read too"), find_file);
+  row(tr("File"), file_, tr("An HDF5 file that h5py and HDFView read too"), find_file);
   connect(find_file, &QPushButton::clicked, this, [this] {
     const QString path = QFileDialog::getSaveFileName(this, tr("Capture file"), file_->text(), tr("HDF5 (*.h5)"));
     if (!path.isEmpty()) file_->setText(path);

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -63,6 +64,12 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
+    // CLI11 says only that a subcommand is missing when it does not know the one that is there.
+    const auto known = app.get_subcommands([](const CLI::App*) { return true; });
+    const auto named = [&](const CLI::App* verb) { return verb->get_name() == argv[1]; };
+    if (argc > 1 && argv[1][0] != '-' && std::none_of(known.begin(), known.end(), named)) {
+      std::fprintf(stderr, "There is no verb '%s'.\n", argv[1]);
+    }
     return app.exit(e) == 0 ? 0 : 2;
   }
 

@@ -1,14 +1,18 @@
 #include "app/headless.h"
 
 #include <QApplication>
+#include <QDialog>
 #include <QDir>
 #include <QElapsedTimer>
 #include <QEventLoop>
 #include <QFile>
 #include <QTextStream>
 #include <QTimer>
+#include <utility>
 
+#include "app/actions.h"
 #include "app/main_window.h"
+#include "app/sample_start.h"
 #include "app/theme.h"
 #include "app/view_area.h"
 #include "app/workbench.h"
@@ -65,8 +69,7 @@ QString fill_view(MainWindow& window, ViewBase& view, int timeout_ms) {
   };
   wait_until(settled, timeout_ms);
   if (auto* chat = qobject_cast<ChatView*>(&view)) {
-    Q_EMIT chat->sendRequested(chat->request());
-    wait_until([&] { return chat->running(); }, 5000);
+    if (chat->column(0)->state() == ChatColumn::State::Idle) Q_EMIT chat->sendRequested(chat->request());
     if (!wait_until([&] { return !chat->running() && !jobs.busy(); }, timeout_ms))
       return MainWindow::tr("the chat did not end in time.");
   } else if (auto* alpha = qobject_cast<AlphaSweepView*>(&view)) {
@@ -170,6 +173,30 @@ int run_headless(const QString& folder) {
   return failures.texts.isEmpty() ? 0 : 1;
 }
 
+namespace {
+
+/// Opens the dialog of `action`, grabs it as soon as nothing runs any more, and closes it.
+bool grab_dialog(MainWindow& window, const QString& action, const QString& path) {
+  bool saved = false, seen = false;
+  QTimer poll;
+  QObject::connect(&poll, &QTimer::timeout, &window, [&] {
+    for (QWidget* widget : QApplication::topLevelWidgets()) {
+      auto* dialog = qobject_cast<QDialog*>(widget);
+      if (!dialog || !dialog->isVisible() || window.workbench().jobs().busy()) continue;
+      if (!std::exchange(seen, true)) return;  // laid out and painted once before it is grabbed
+      saved = dialog->grab().save(path);
+      dialog->reject();
+      poll.stop();
+    }
+  });
+  poll.start(30);
+  window.actions().action(action)->trigger();
+  wait_until([&] { return saved; }, 5000);
+  return saved;
+}
+
+}  // namespace
+
 int run_screenshots(const QString& folder, QSize size) {
   QTextStream err(stderr);
   if (!QDir().mkpath(folder)) {
@@ -188,13 +215,21 @@ int run_screenshots(const QString& folder, QSize size) {
   window.applyLayout(QStringLiteral("explore"));
   const QString tag =
       QStringLiteral("-%1-%2x%3.png").arg(theme_id(current_theme())).arg(size.width()).arg(size.height());
+  if (auto* start = window.findChild<SampleStart*>()) {
+    bool filled = false;
+    QObject::connect(start, &SampleStart::filled, &window, [&](qint64 ms) {
+      filled = true;
+      say(QStringLiteral("every view filled after %1 ms").arg(ms));
+    });
+    wait_until([&] { return filled; }, kPatienceMs);
+  }
   QElapsedTimer clock;
   clock.start();
   int failed = 0;
   for (ViewBase* view : window.area().views()) {
     window.area().activate(view);
     const QString missing = fill_view(window, *view, kPatienceMs);
-    if (!missing.isEmpty()) {
+    if (!missing.isEmpty() && view->state() != ViewState::Empty) {
       err << view->viewId() << ": " << missing << Qt::endl;
       ++failed;
     }
@@ -203,6 +238,16 @@ int run_screenshots(const QString& folder, QSize size) {
     if (!window.grab().save(path)) ++failed;
     say(QStringLiteral("%1  after %2 ms").arg(path).arg(clock.elapsed()));
   }
+  for (const char* id : {"edit.preferences", "capture.kv", "quantize.new", "compare.evaluate", "help.about"}) {
+    const QString action = QLatin1String(id), path = QDir(folder).filePath(action + tag);
+    if (grab_dialog(window, action, path))
+      say(path);
+    else
+      ++failed;
+  }
+  workbench.newSession();
+  QApplication::processEvents();
+  if (!window.grab().save(QDir(folder).filePath(QStringLiteral("welcome") + tag))) ++failed;
   return failed ? 1 : 0;
 }
 

@@ -41,7 +41,7 @@
 namespace qs {
 namespace {
 
-constexpr int kStateVersion = 2;  // of saveState(); an older blob is dropped for the default layout
+constexpr int kStateVersion = 3;  // of saveState(); an older blob is dropped for the default layout
 
 struct Memory {
   qint64 used = 0, total = 0;
@@ -143,8 +143,9 @@ void MainWindow::buildFrame() {
   hint_ = new QLabel(central);
   hint_->setObjectName(QStringLiteral("hint"));
   hint_->setAccessibleName(tr("What one is looking at"));
-  hint_->setWordWrap(true);
-  hint_->setContentsMargins(10, 4, 10, 4);
+  hint_->setContentsMargins(10, 3, 10, 3);
+  hint_->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Fixed);
+  hint_->installEventFilter(this);
   hint_->hide();
   column->addWidget(hint_);
 
@@ -180,8 +181,8 @@ void MainWindow::buildDocks() {
   tabifyDockWidget(jobs_, log_);
   tabifyDockWidget(jobs_, table_);
   jobs_->raise();
-  resizeDocks({project_, inspector_}, {230, 300}, Qt::Horizontal);
-  resizeDocks({jobs_}, {150}, Qt::Vertical);
+  resizeDocks({project_, inspector_}, {170, 290}, Qt::Horizontal);
+  resizeDocks({jobs_}, {110}, Qt::Vertical);
   // Floated docks cannot be put back on Wayland before Qt 6.5.4.
   const bool wayland = QGuiApplication::platformName().startsWith(QLatin1String("wayland"));
   for (QDockWidget* dock : findChildren<QDockWidget*>()) {
@@ -303,8 +304,6 @@ void MainWindow::buildStatusBar() {
   memory_->setToolTip(tr("Memory of this program, and of the machine"));
   kv_ = new QLabel(tr("KV -"), this);
   kv_->setObjectName(QStringLiteral("kvBits"));
-  kv_->setToolTip(tr(
-      "Key-value cache of variant B at the length of the capture, by the method's formula; in brackets 16-bit floats"));
   auto* gpu = new QLabel(tr("GPU -"), this);
   gpu->setToolTip(tr("The workbench computes on the CPU."));
   for (QLabel* label : {memory_, kv_, gpu}) label->setContentsMargins(8, 0, 8, 0);
@@ -317,6 +316,7 @@ void MainWindow::buildStatusBar() {
 void MainWindow::connectWorkbench() {
   connect(&workbench_, &Workbench::sessionReplaced, this, [this] {
     banner_->hide();
+    measured_.clear();
     rebuildViews();
     refreshTitle();
   });
@@ -328,6 +328,11 @@ void MainWindow::connectWorkbench() {
     refreshStatus();
   });
   connect(&workbench_.selection(), &SelectionHub::changed, this, &MainWindow::refreshCombos);
+  connect(&workbench_, &Workbench::cacheMeasured, this,
+          [this](const QString& id, const QString& kv, qint64 bytes, qint64 full, qint64 tokens) {
+            measured_.insert(id, {kv, bytes, full, tokens});
+            refreshCacheSize();
+          });
   connect(&workbench_, &Workbench::message, this, [this](const QString& text, const QString& detail) {
     log_->model().append(LogLine::Level::Info, text, detail);
   });
@@ -442,10 +447,32 @@ void MainWindow::refreshCombos() {
 void MainWindow::refreshStatus() {
   const Memory memory = memory_now();
   memory_->setText(tr("RAM %1 / %2").arg(bytesText(memory.used), bytesText(memory.total)));
+  refreshCacheSize();
+}
+
+void MainWindow::refreshCacheSize() {
   const Selection& chosen = workbench_.selection().selection();
   const auto variant = workbench_.variantEntry(chosen.variantB);
   const auto capture = workbench_.captureEntry(chosen.captureA);
-  if (!variant || !capture || !workbench_.isCaptureReady(capture->id)) return kv_->setText(tr("KV -"));
+  const auto none = [this] {
+    ++kv_request_;
+    kv_->setProperty("key", QVariant());
+    kv_->setText(tr("KV -"));
+    kv_->setToolTip(tr("Key-value cache of variant B: choose a variant and a capture, or chat with it."));
+  };
+  if (!variant) return none();
+  if (const auto known = measured_.constFind(variant->id);
+      known != measured_.constEnd() && known->kv == variant->kv && known->bytes > 0) {
+    ++kv_request_;
+    kv_->setProperty("key", QVariant());
+    kv_->setText(tr("KV %1 (%2 fp16)").arg(bytesText(known->bytes), bytesText(known->full)));
+    kv_->setToolTip(tr("Measured: what the key-value cache of %1 had allocated after its last generation, %2 tokens; in "
+                       "brackets the same tokens in 16-bit floats")
+                        .arg(variant->name)
+                        .arg(known->tokens));
+    return;
+  }
+  if (!capture || !workbench_.isCaptureReady(capture->id)) return none();
   const QString key = capture->id + QLatin1Char('\n') + variant->kv;
   if (kv_->property("key").toString() == key) return;
   kv_->setProperty("key", key);
@@ -462,8 +489,10 @@ void MainWindow::refreshStatus() {
       },
       this,
       [this, request](Sizes sizes) {
-        if (request == kv_request_)
-          kv_->setText(tr("KV %1 (%2 fp16)").arg(bytesText(qint64(sizes.bytes)), bytesText(qint64(sizes.full))));
+        if (request != kv_request_) return;
+        kv_->setText(tr("KV est. %1 (%2 fp16)").arg(bytesText(qint64(sizes.bytes)), bytesText(qint64(sizes.full))));
+        kv_->setToolTip(tr("Estimated: key-value cache of variant B at the length of the capture, by the method's "
+                           "formula; a chat measures it. In brackets 16-bit floats"));
       },
       [this, request](const JobStatus&) {
         if (request != kv_request_) return;

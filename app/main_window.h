@@ -1,5 +1,6 @@
 #pragma once
 
+#include <QHash>
 #include <QMainWindow>
 #include <QPointer>
 #include <QTimer>
@@ -64,6 +65,7 @@ class MainWindow : public QMainWindow {
  protected:
   void childEvent(QChildEvent* event) override;
   void closeEvent(QCloseEvent* event) override;
+  bool eventFilter(QObject* watched, QEvent* event) override;
   void dragEnterEvent(QDragEnterEvent* event) override;
   void dropEvent(QDropEvent* event) override;
 
@@ -103,6 +105,8 @@ class MainWindow : public QMainWindow {
   void refreshActions();
   void refreshCombos();
   void refreshStatus();
+  void refreshCacheSize();
+  void elideHint();
   void cyclePanes(int step);
   void showText(const QString& title, const QString& html);
   void captureDialog(bool weights, bool taps);
@@ -133,8 +137,13 @@ class MainWindow : public QMainWindow {
   QTimer autosave_, status_;
   QByteArray default_state_;
   qreal normal_points_ = 0;
+  struct Measured {
+    QString kv;
+    qint64 bytes = 0, full = 0, tokens = 0;
+  };
+  QHash<QString, Measured> measured_;  ///< last generation, by variant
   quint64 kv_request_ = 0;
-  bool restoring_ = false;
+  bool restoring_ = false, sample_seen_ = false;
 };
 
 }  // namespace qs

@@ -10,12 +10,14 @@
 #include <QMimeData>
 #include <QPushButton>
 #include <cmath>
+#include <utility>
 
 #include "app/actions.h"
 #include "app/capture_dialog.h"
 #include "app/docks/project_dock.h"
 #include "app/docks/table_docks.h"
 #include "app/main_window.h"
+#include "app/sample_start.h"
 #include "app/settings.h"
 #include "app/variant_dialog.h"
 #include "app/workbench.h"
@@ -69,6 +71,11 @@ bool MainWindow::openPath(const QString& path) {
 bool MainWindow::openSample() {
   try {
     workbench_.openSample();
+    if (std::exchange(sample_seen_, true)) return true;
+    auto* start = new SampleStart(*this);
+    connect(start, &SampleStart::filled, this, [this](qint64 ms) {
+      log_->model().append(LogLine::Level::Info, tr("Every view filled after %1 ms.").arg(ms));
+    });
     return true;
   } catch (const Error& error) {
     showBanner(QString::fromUtf8(error.what()), QString::fromStdString(error.detail()));

@@ -3,6 +3,7 @@
 #include <QAbstractButton>
 #include <QApplication>
 #include <QBuffer>
+#include <QComboBox>
 #include <QFileDialog>
 #include <QFileInfo>
 #include <QKeyEvent>
@@ -60,16 +61,33 @@ void MainWindow::rebuildViews() {
   workbench_.document().settle([&](SessionState& next) { next.views = currentEntries(); });
   const bool empty = state.models.isEmpty() && state.captures.isEmpty();
   stack_->setCurrentWidget(empty ? static_cast<QWidget*>(welcome_) : area_);
-  hint_->setText(state.notes.section(QLatin1Char('\n'), 0, 0));
+  hint_->setProperty("full", state.notes.section(QLatin1Char('\n'), 0, 0));
+  hint_->setToolTip(state.notes);
+  elideHint();
   hint_->setVisible(!hint_->text().isEmpty() && !empty);
   activeViewChanged(area_->activeView());
+}
+
+void MainWindow::elideHint() {
+  const QMargins margins = hint_->contentsMargins();
+  const int room = std::max(40, hint_->width() - margins.left() - margins.right());
+  const QString full = hint_->property("full").toString(),
+                shown = hint_->fontMetrics().elidedText(full, Qt::ElideRight, room);
+  hint_->setAccessibleDescription(full);
+  if (shown != hint_->text()) hint_->setText(shown);
+}
+
+bool MainWindow::eventFilter(QObject* watched, QEvent* event) {
+  if (watched == hint_ && (event->type() == QEvent::Resize || event->type() == QEvent::FontChange)) elideHint();
+  return QMainWindow::eventFilter(watched, event);
 }
 
 void MainWindow::adopt(ViewBase* view) {
   view->setFocusPolicy(Qt::StrongFocus);
   view->setMinimumSize(320, 200);  // less than its controls would like: docks need room on small screens
-  // In a narrow pane the lists give way, the buttons stay readable.
+  // In a narrow pane the strip wraps, so that lists and buttons stay readable.
   for (QToolButton* button : view->findChildren<QToolButton*>()) button->setMinimumWidth(button->sizeHint().width());
+  for (QComboBox* box : view->findChildren<QComboBox*>()) box->setMinimumWidth(std::min(96, box->sizeHint().width()));
   for (const ViewType& type : view_types()) {
     if (type.id == view->viewId()) view->setProperty("tabTitle", type.title);
   }

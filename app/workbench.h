@@ -60,6 +60,7 @@ class Workbench : public QObject {
   /// @param taps  empty: all that captures have by default
   void makeCapture(const QString& captureId, bool again = false, const QStringList& taps = {}, bool weights = false);
   bool isCaptureReady(const QString& captureId) const;  ///< captureReady() was said of it; GUI thread
+  bool isReadable(const QString& captureId) const;      ///< its file is there and nobody writes it now; GUI thread
   void ensureCaptures();                                ///< makes those of the session that are missing and have a text
   /// Evaluates each variant in its own job and adds the report to the results file.
   void evaluate(const QStringList& variantIds, qint64 window, qint64 windows, const QStringList& tasks);
@@ -80,6 +81,8 @@ class Workbench : public QObject {
   void variantsChanged();
   void resultsChanged();
   void capturesChanged();  ///< entries were added or removed; see captureReady for their content
+  /// A generation ended: what the cache of `variantId` under its setup `kv` had allocated, and what f16 would take.
+  void cacheMeasured(const QString& variantId, const QString& kv, qint64 bytes, qint64 bytesIfF16, qint64 tokens);
   void message(const QString& text, const QString& detail);  ///< for the log
   void failed(const QString& text, const QString& detail);   ///< for the log and the banner
 

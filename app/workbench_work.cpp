@@ -157,13 +157,20 @@ void Workbench::makeCapture(const QString& captureId, bool again, const QStringL
         if (status.state == JobState::Succeeded) {
           impl_->ready.insert(captureId);
           Q_EMIT captureReady(captureId);
-        } else if (status.state == JobState::Failed) {
-          Q_EMIT failed(status.message, status.detail);
+        } else {
+          if (status.state == JobState::Failed) Q_EMIT failed(status.message, status.detail);
+          Q_EMIT capturesChanged();  // what is there can be read again
         }
       });
 }
 
 bool Workbench::isCaptureReady(const QString& captureId) const { return impl_->ready.contains(captureId); }
+
+bool Workbench::isReadable(const QString& captureId) const {
+  if (isCaptureReady(captureId)) return true;
+  const auto entry = captureEntry(captureId);
+  return entry && !impl_->capturing.contains(captureId) && QFileInfo::exists(resolvePath(entry->path));
+}
 
 void Workbench::ensureCaptures() {
   for (const CaptureEntry& entry : session().captures) {

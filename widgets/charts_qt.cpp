@@ -13,6 +13,7 @@
 #include <QtCharts/QValueAxis>
 #include <cmath>
 
+#include "widgets/plot_marks.h"
 #include "widgets/plot_range.h"
 #include "widgets/plot_view.h"
 
@@ -57,7 +58,7 @@ struct PlotView::Impl {
     chart->setBackgroundVisible(false);
     chart->setPlotAreaBackgroundVisible(false);
     chart->setAnimationOptions(QChart::NoAnimation);
-    chart->setMargins(QMargins(2, 2, 6, 2));
+    chart->setMargins(QMargins(2, 2 + static_cast<int>(std::ceil(spec.corner.height())), 6, 2));
     chart->layout()->setContentsMargins(0, 0, 0, 0);
     chart->setBackgroundRoundness(0);
   }
@@ -90,10 +91,13 @@ struct PlotView::Impl {
   QAbstractAxis* makeAxis(const PlotAxis& wanted, PlotRange& range, double extentPx) const {
     if (wanted.log) {
       auto* axis = new QLogValueAxis;
-      axis->setBase(10.0);
+      // A label takes about 22 pixels: over many decades on a low plot every second or third has one.
+      const double decades = std::log10(range.high / range.low);
+      const double step = std::max(1.0, std::ceil(decades * 22.0 / std::max(22.0, extentPx)));
+      axis->setBase(std::pow(10.0, step));
       axis->setLabelFormat(QStringLiteral("%g"));
-      axis->setRange(range.low, range.high);
-      axis->setMinorTickCount(std::log10(range.high / range.low) <= 4.0 ? 8 : 0);
+      axis->setRange(range.low * (1.0 - 1e-9), range.high * (1.0 + 1e-9));  // so that the end decades count as inside
+      axis->setMinorTickCount(decades <= 4.0 && step < 1.5 ? 8 : 0);
       return axis;
     }
     auto* axis = new QValueAxis;
@@ -110,13 +114,18 @@ struct PlotView::Impl {
     return axis;
   }
 
+  static bool isLow(const QSizeF& size) { return size.height() < 190.0; }
+
   void rebuild(const QSizeF& size, const FigureStyle& style) {
     makeChart();
     findRanges();
     QAbstractAxis* axisX = makeAxis(spec.x, x, size.width());
-    QAbstractAxis* axisY = makeAxis(spec.y, y, size.height() * 1.4);
-    axisX->setTitleText(spec.x.title);
-    axisY->setTitleText(spec.y.title);
+    const bool low = isLow(size);
+    QAbstractAxis* axisY = makeAxis(spec.y, y, low ? size.height() - spec.corner.height() - 26.0 : size.height() * 1.4);
+    if (!low) {  // a low plot has its titles inside the plot area
+      axisX->setTitleText(spec.x.title);
+      axisY->setTitleText(spec.y.title);
+    }
     const QFont font = layoutFont(style.font, 0.9), titleFont = layoutFont(style.font, 0.95);
     for (QAbstractAxis* axis : {axisX, axisY}) {
       axis->setLabelsFont(font);
@@ -161,7 +170,7 @@ struct PlotView::Impl {
     bold.setBold(true);
     chart->setTitleFont(bold);
     chart->setTitleBrush(style.foreground);
-    chart->legend()->setVisible(spec.legend && shown > 1);
+    chart->legend()->setVisible(spec.legend && shown > 1 && spec.corner.isEmpty());
     chart->legend()->setAlignment(Qt::AlignTop);
     chart->legend()->setFont(font);
     chart->legend()->setLabelColor(style.foreground);
@@ -230,65 +239,78 @@ struct PlotView::Impl {
     painter.restore();
   }
 
-  static void paintMarker(QPainter& painter, const QPointF& at, PlotPoint::Marker marker, const QColor& color,
-                          const FigureStyle& style) {
-    const double r = 3.6;
-    painter.setPen(QPen(color, style.lineWidth * 1.6));
-    painter.setBrush(color);
-    switch (marker) {
-      case PlotPoint::Marker::None:
-        break;
-      case PlotPoint::Marker::Filled:
-        painter.drawEllipse(at, r, r);
-        break;
-      case PlotPoint::Marker::Hollow:
-        painter.setBrush(style.background);
-        painter.drawEllipse(at, r, r);
-        break;
-      case PlotPoint::Marker::Cross:
-        painter.setPen(QPen(style.warning, style.lineWidth * 2.0));
-        painter.drawLine(at + QPointF(-r, -r), at + QPointF(r, r));
-        painter.drawLine(at + QPointF(-r, r), at + QPointF(r, -r));
-        break;
-      case PlotPoint::Marker::Ringed:
-        painter.drawEllipse(at, r, r);
-        painter.setBrush(Qt::NoBrush);
-        painter.drawEllipse(at, r * 2.2, r * 2.2);
-        break;
-      case PlotPoint::Marker::Tick: {
-        painter.drawEllipse(at, r, r);
-        painter.setPen(QPen(style.background, style.lineWidth * 1.3));
-        painter.drawPolyline(QPolygonF({at + QPointF(-1.9, 0.1), at + QPointF(-0.5, 1.6), at + QPointF(2.0, -1.6)}));
-        break;
+  /// Beside the corner that a control covers: a square and the name of each series, cut where they do not fit.
+  void paintLegend(QPainter& painter, double right, const FigureStyle& style, const QFont& font) const {
+    QVector<int> named;
+    for (int i = 0; i < spec.series.size(); ++i) {
+      if (!spec.series[i].name.isEmpty()) named.append(i);
+    }
+    if (!spec.legend || spec.corner.isEmpty() || named.isEmpty()) return;
+    painter.setFont(font);
+    const QFontMetricsF metrics(font);
+    const double share = (right - spec.corner.width()) / static_cast<double>(named.size()), box = 8.0;
+    double at = spec.corner.width();
+    for (const int i : named) {
+      const QString name = metrics.elidedText(spec.series[i].name, Qt::ElideRight, std::max(20.0, share - box - 18));
+      const double middle = spec.corner.height() / 2.0, wide = metrics.horizontalAdvance(name) + 1.0;
+      painter.fillRect(QRectF(at, middle - box / 2, box, box), colorOf(i, style));
+      painter.setPen(style.foreground);
+      painter.drawText(QRectF(at + box + 4, middle - metrics.height() / 2, wide, metrics.height()), Qt::AlignLeft,
+                       name);
+      at += box + wide + 16;
+    }
+  }
+
+  /// A low plot's axis titles, and 2 and 5 between the decades of a logarithmic y axis that shows few of them.
+  void paintAxisTexts(QPainter& painter, const QRectF& area, const QSizeF& size, const FigureStyle& style,
+                      const QFont& font) const {
+    painter.setFont(font);
+    const QFontMetricsF metrics(font);
+    if (isLow(size)) {
+      painter.setPen(style.muted);
+      if (spec.corner.isEmpty()) {
+        painter.drawText(area.adjusted(5, 1, -4, -1), Qt::AlignLeft | Qt::AlignTop, spec.y.title);
+      } else {  // at the end of the line of the legend
+        painter.drawText(QRectF(0, 0, area.right(), spec.corner.height()), Qt::AlignRight | Qt::AlignVCenter,
+                         spec.y.title);
+      }
+      painter.drawText(area.adjusted(4, 1, -4, -1), Qt::AlignRight | Qt::AlignBottom, spec.x.title);
+    }
+    if (!y.log) return;
+    const double decades = std::log10(y.high / y.low), decade = area.height() / decades;
+    if (decades > 3.0 || decade * 0.3 < metrics.height()) return;
+    painter.setPen(style.foreground);
+    for (double power = std::floor(std::log10(y.low)); power <= std::log10(y.high); ++power) {
+      for (const double unit : {2.0, 5.0}) {
+        const double value = unit * std::pow(10.0, power), f = y.fraction(value);
+        if (value < y.low * (1.0 - 1e-6) || f > 1.0 + 1e-6) continue;
+        const double at = area.bottom() - f * area.height();
+        painter.drawText(QRectF(0, at - metrics.height() / 2, area.left() - 7, metrics.height()),
+                         Qt::AlignRight | Qt::AlignVCenter, QString::number(value, 'g', 3));
       }
     }
   }
 
-  /// Beside the point where no other label is; left out when all places are taken (the note is still in the tool tip).
-  static void paintLabel(QPainter& painter, const QRectF& area, const QPointF& at, const QString& text,
-                         const QFontMetricsF& metrics, const FigureStyle& style, QVector<QRectF>& taken) {
-    const QString shown = metrics.elidedText(text, Qt::ElideMiddle, area.width() * 0.5);
-    const QSizeF size(metrics.horizontalAdvance(shown) + 2, metrics.height());
-    const QPointF corners[] = {{7, -size.height()},
-                               {7, 2},
-                               {-size.width() - 7, -size.height()},
-                               {-size.width() - 7, 2},
-                               {-size.width() / 2, -size.height() - 8},
-                               {-size.width() / 2, 8}};
-    for (const QPointF& corner : corners) {
-      const QRectF box(at + corner, size);
-      if (!area.contains(box)) continue;
-      if (std::any_of(taken.begin(), taken.end(), [&](const QRectF& other) { return other.intersects(box); })) continue;
-      painter.setPen(style.foreground);
-      painter.drawText(box, Qt::AlignCenter, shown);
-      taken.append(box);
-      return;
+  /// The lines of the plot where they lie in the area.
+  QVector<QPolygonF> mapped(const QRectF& area) const {
+    QVector<QPolygonF> lines;
+    for (const PlotSeries& series : spec.series) {
+      QPolygonF line;
+      for (const PlotPoint& point : series.points) {
+        if (std::isfinite(point.y)) line << map(area, clampX(point.x), clampY(point.y));
+      }
+      lines.append(line);
     }
+    return lines;
   }
 
   void paintOver(QPainter& painter, const QRectF& area, const FigureStyle& style, const QFont& font) const {
     painter.setFont(font);
     const QFontMetricsF metrics(font);
+    QVector<QRectF> ruleLabels;
+    if (isLow(chart->size()) && spec.corner.isEmpty()) {
+      ruleLabels.append(QRectF(area.topLeft(), QSizeF(metrics.horizontalAdvance(spec.y.title) + 8, metrics.height())));
+    }
     for (const PlotRule& rule : spec.rules) {
       const double f = rule.vertical ? x.fraction(rule.at) : y.fraction(rule.at);
       if (!(f >= -1e-6 && f <= 1.0 + 1e-6)) continue;
@@ -296,12 +318,13 @@ struct PlotView::Impl {
       if (rule.vertical) {
         const double at = area.left() + f * area.width();
         painter.drawLine(QPointF(at, area.top()), QPointF(at, area.bottom()));
-        const bool left = at + metrics.horizontalAdvance(rule.label) + 6 > area.right();
+        if (rule.label.isEmpty()) continue;
+        const QRectF box =
+            freeLabelBox(area, at, QSizeF(metrics.horizontalAdvance(rule.label) + 2, metrics.height()),
+                         2.0 + (spec.spans.isEmpty() ? 0.0 : metrics.height()), mapped(area), ruleLabels);
+        ruleLabels.append(box);
         painter.setPen(style.foreground);
-        painter.drawText(
-            QRectF(left ? area.left() : at + 4, area.top() + 2 + (spec.spans.isEmpty() ? 0 : metrics.height()),
-                   left ? at - area.left() - 4 : area.width(), metrics.height()),
-            (left ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignTop, rule.label);
+        painter.drawText(box, Qt::AlignCenter | Qt::TextDontClip, rule.label);
       } else {
         const double at = area.bottom() - f * area.height();
         painter.drawLine(QPointF(area.left(), at), QPointF(area.right(), at));
@@ -403,6 +426,9 @@ void PlotView::paint(QPainter& painter, const QRectF& target, const FigureStyle&
   const QRectF area = impl_->chart->plotArea();
   impl_->paintUnder(painter, area, style, font);
   impl_->scene.render(&painter, QRectF(QPointF(0, 0), size), QRectF(QPointF(0, 0), size), Qt::IgnoreAspectRatio);
+  const double title = Impl::isLow(size) ? QFontMetricsF(font).horizontalAdvance(impl_->spec.y.title) + 16.0 : 0.0;
+  impl_->paintLegend(painter, size.width() - title, style, font);
+  impl_->paintAxisTexts(painter, area, size, style, font);
   impl_->paintOver(painter, area, style, font);
   painter.restore();
   impl_->plotArea = area.translated(target.topLeft());

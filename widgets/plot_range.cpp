@@ -31,6 +31,23 @@ double plotStep(double span, int wanted) {
   return power * (unit <= 1.0 ? 1.0 : unit <= 2.0 ? 2.0 : unit <= 5.0 ? 5.0 : 10.0);
 }
 
+void fitLogAxis(PlotAxis& axis, const PlotExtent& extent) {
+  const double low = extent.smallestPositive, high = extent.high;
+  if (!std::isfinite(low) || !std::isfinite(high)) return;
+  const double below = std::pow(10.0, std::floor(std::log10(low))),
+               above = std::pow(10.0, std::floor(std::log10(high)));
+  axis.low = below / 2.0;
+  axis.high = above * 20.0;
+  for (const double unit : {1.0, 2.0, 5.0}) {
+    if (unit * below <= low * 0.97) axis.low = unit * below;
+  }
+  for (const double unit : {10.0, 5.0, 2.0, 1.0}) {
+    if (unit * above >= high * 1.03) axis.high = unit * above;
+  }
+  const double decade = std::pow(10.0, std::ceil(std::log10(axis.low) - 1e-9));
+  if (decade > axis.high * (1.0 + 1e-9)) axis.low = decade / 10.0;
+}
+
 PlotRange plotRange(const PlotAxis& axis, PlotExtent extent, bool padded) {
   PlotRange range;
   if (extent.low > extent.high) extent.low = 0.0, extent.high = 1.0, extent.smallestPositive = 1.0;
@@ -40,7 +57,8 @@ PlotRange plotRange(const PlotAxis& axis, PlotExtent extent, bool padded) {
     const double low = std::isfinite(axis.low) && axis.low > 0 ? axis.low : extent.smallestPositive;
     const double high = std::isfinite(axis.high) && axis.high > 0 ? axis.high : std::max(extent.high, low);
     range.low = std::isfinite(axis.low) && axis.low > 0 ? axis.low : std::pow(10.0, std::floor(std::log10(low) + 1e-9));
-    range.high = std::pow(10.0, std::ceil(std::log10(high) - 1e-9));
+    range.high =
+        std::isfinite(axis.high) && axis.high > 0 ? axis.high : std::pow(10.0, std::ceil(std::log10(high) - 1e-9));
     if (range.high <= range.low) range.high = range.low * 10.0;
     if (extent.low <= 0.0) range.low /= 10.0;
     range.floor = range.low;

@@ -27,6 +27,10 @@ struct PlotExtent {
 /// `padded`.
 PlotRange plotRange(const PlotAxis& axis, PlotExtent extent, bool padded);
 
+/// Limits of a logarithmic axis at 1, 2 or 5 times a power of ten instead of at whole decades, with at least one power
+/// of ten between them.
+void fitLogAxis(PlotAxis& axis, const PlotExtent& extent);
+
 /// 1, 2 or 5 times a power of ten, so that about `wanted` steps fill the span.
 double plotStep(double span, int wanted);
 

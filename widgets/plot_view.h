@@ -1,6 +1,7 @@
 #pragma once
 
 #include <QColor>
+#include <QSizeF>
 #include <QString>
 #include <QVector>
 #include <QWidget>
@@ -64,6 +65,7 @@ struct PlotSpec {
   QString emptyText;    ///< said in the middle when there is no point
   bool legend = true;
   bool labels = false;  ///< notes are written beside their points where they fit
+  QSizeF corner;        ///< kept free in the upper left for a control; the legend stands beside it
 };
 
 /// Colour of the n-th series on a background: colour-blind safe, light or dark.

@@ -10,6 +10,7 @@
 #include <QVBoxLayout>
 #include <algorithm>
 
+#include "widgets/flow_layout.h"
 #include "widgets/selection_hub.h"
 #include "widgets/view_overlay.h"
 
@@ -116,7 +117,7 @@ void ViewBase::makeFrame() {
   auto* row = new QHBoxLayout;
   row->setContentsMargins(6, 4, 6, 4);
   row->setSpacing(6);
-  controls_ = new QHBoxLayout;
+  controls_ = new FlowLayout;
   controls_->setSpacing(6);
   row->addLayout(controls_, 1);
   chain_ = new QToolButton(this);

@@ -45,10 +45,10 @@ InspectorDock::InspectorDock(Workbench& workbench, QWidget* parent)
   scroll->setFrameShape(QFrame::NoFrame);
   scroll->setFocusPolicy(Qt::NoFocus);
   scroll->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
-  scroll->setMinimumWidth(306);
+  scroll->setMinimumWidth(290);
   auto* content = new QWidget(scroll);
   auto* column = new QVBoxLayout(content);
-  column->setContentsMargins(8, 8, 8, 8);
+  column->setContentsMargins(6, 6, 6, 6);
 
   column->addWidget(heading(tr("Selection"), content));
   auto* chosen = new QHBoxLayout;
@@ -56,7 +56,7 @@ InspectorDock::InspectorDock(Workbench& workbench, QWidget* parent)
     auto* box = new QSpinBox(content);
     box->setObjectName(QLatin1String(name));
     box->setPrefix(label + QLatin1Char(' '));
-    box->setRange(0, 9999);
+    box->setRange(0, 999);
     box->setAccessibleName(tip);
     box->setToolTip(tip);
     box->setKeyboardTracking(false);
@@ -71,6 +71,9 @@ InspectorDock::InspectorDock(Workbench& workbench, QWidget* parent)
   tensor_->addItem(tr("key"), QStringLiteral("key"));
   tensor_->addItem(tr("key pre-RoPE"), QStringLiteral("key_pre_rope"));
   tensor_->addItem(tr("value"), QStringLiteral("value"));
+  tensor_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+  tensor_->setMinimumContentsLength(5);
+  chosen->setSpacing(4);
   chosen->addWidget(tensor_, 1);
   head_ = spin("kvHead", tr("head"), tr("KV head of all linked views"));
   column->addLayout(chosen);
@@ -87,13 +90,11 @@ InspectorDock::InspectorDock(Workbench& workbench, QWidget* parent)
   table->setModel(statistics_);
   table->verticalHeader()->hide();
   table->verticalHeader()->setDefaultSectionSize(table->fontMetrics().height() + 4);
-  table->horizontalHeader()->setSectionResizeMode(QHeaderView::ResizeToContents);
-  table->horizontalHeader()->setStretchLastSection(true);
   table->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
   table->setShowGrid(false);
   table->setAlternatingRowColors(true);
   table->setTabKeyNavigation(false);
-  table->setFixedHeight(14 * (table->fontMetrics().height() + 4));
+  table->setFixedHeight(13 * (table->fontMetrics().height() + 4) + 8);
   column->addWidget(table);
   note_ = new QLabel(content);
   note_->setWordWrap(true);
@@ -116,6 +117,7 @@ InspectorDock::InspectorDock(Workbench& workbench, QWidget* parent)
     method_->setItemData(method_->count() - 1, QString::fromStdString(info.summary), Qt::ToolTipRole);
   }
   method_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+  method_->setMinimumContentsLength(8);
   column->addWidget(method_);
   form_ = new ParamForm(content);
   form_->setObjectName(QStringLiteral("parameters"));
@@ -215,6 +217,10 @@ void InspectorDock::requestStatistics() {
           rows.append({QString::fromStdString(row.name), cell(row.a), cell(row.b)});
         }
         statistics_->setTable({tr("Measure"), tr("A"), tr("B")}, rows);
+        // The numbers keep their width; the names give way.
+        auto* header = findChild<QTableView*>(QStringLiteral("statistics"))->horizontalHeader();
+        for (int column = 0; column < 3; ++column)
+          header->setSectionResizeMode(column, column == 0 ? QHeaderView::Stretch : QHeaderView::ResizeToContents);
         note_->setText(QString::fromStdString(result.warning));
       },
       [this, request](const JobStatus& status) {

@@ -20,7 +20,7 @@ ProjectDock::ProjectDock(Workbench& workbench, QWidget* parent)
   tree_->setObjectName(QStringLiteral("projectTree"));
   tree_->setAccessibleName(tr("Project: models, captures, variants, results, pins"));
   tree_->setHeaderHidden(true);
-  tree_->setMinimumWidth(180);
+  tree_->setMinimumWidth(140);
   tree_->setIndentation(14);
   tree_->setContextMenuPolicy(Qt::CustomContextMenu);
   tree_->setUniformRowHeights(true);

@@ -102,7 +102,7 @@ void AlphaPresenter::follow() {
     return;
   }
   const auto entry = workbench_.captureEntry(id);
-  if (id == capture_ || !QFileInfo::exists(workbench_.resolvePath(entry->path))) return;
+  if (id == capture_ || !workbench_.isReadable(id)) return;
   capture_ = id;
   const quint64 generation = ++generation_;
   view_.setState(ViewState::Loading, tr("Reading channel maxima"));

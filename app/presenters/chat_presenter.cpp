@@ -36,6 +36,11 @@ QString executionText(const Variant& variant) {
   return parts.isEmpty() ? ChatView::tr("full precision") : parts.join(QStringLiteral(", "));
 }
 
+/// What the models read: there is no chat template.
+QString renderedPrompt(const ChatRequest& request) {
+  return request.system.isEmpty() ? request.prompt : request.system + QStringLiteral("\n\n") + request.prompt;
+}
+
 bool sameVocabulary(const Model& a, const Model& b, const std::string& text) {
   return a.info().vocab_size == b.info().vocab_size &&
          encode_with_bos(a.tokenizer(), text) == encode_with_bos(b.tokenizer(), text);
@@ -58,6 +63,7 @@ ChatPresenter::ChatPresenter(Workbench& workbench, ChatView& view) : workbench_(
   connect(&view_, &ChatView::sendRequested, this, &ChatPresenter::send);
   connect(&view_, &ChatView::stopRequested, this, &ChatPresenter::stop);
   connect(&view_, &ChatView::determinismRequested, this, &ChatPresenter::checkDeterminism);
+  connect(&view_, &ChatView::promptPreviewRequested, this, &ChatPresenter::previewPrompt);
   connect(&workbench_, &Workbench::variantsChanged, this, &ChatPresenter::showVariants);
   connect(&workbench_, &Workbench::modelsChanged, this, &ChatPresenter::showVariants);
   connect(&workbench_, &Workbench::sessionReplaced, this, [this] {
@@ -158,8 +164,7 @@ void ChatPresenter::send(const ChatRequest& request) {
   const auto run = std::make_shared<Run>();
   const auto count = static_cast<std::size_t>(request.variantIds.size());
   run->request = request;
-  const QString text =
-      request.system.isEmpty() ? request.prompt : request.system + QStringLiteral("\n\n") + request.prompt;
+  const QString text = renderedPrompt(request);
   run->text = text.toStdString();
   view_.beginRun(text, 0, request.lockStep, request.together);
   for (int i = 0; i < view_.columnCount(); ++i) run->rings.push_back(view_.column(i)->ring());
@@ -223,7 +228,12 @@ void ChatPresenter::send(const ChatRequest& request) {
                                 : 16.0;
       const double weightBits = run->variants[i]->weight_setup() ? run->variants[i]->weight_bits() : 16.0;
       const QString id = run->request.variantIds[static_cast<int>(i)], execution = executionText(*run->variants[i]);
-      tell([=](ChatPresenter& p) { p.learn(id, kvBits, weightBits, execution); });
+      const CacheStats cache = run->results[i]->cache;
+      tell([=](ChatPresenter& p) {
+        p.learn(id, kvBits, weightBits, execution);
+        if (const auto entry = p.workbench_.variantEntry(id))
+          Q_EMIT p.workbench_.cacheMeasured(id, entry->kv, cache.bytes(), cache.bytes_if_f16, cache.tokens);
+      });
       finish(i, ChatColumn::State::Done, statsOf(i), {}, {});
     });
   };
@@ -350,6 +360,31 @@ void ChatPresenter::send(const ChatRequest& request) {
     view_.setProvenance(p);
     view_.endRun();
   });
+}
+
+void ChatPresenter::previewPrompt(const ChatRequest& request) {
+  if (request.variantIds.isEmpty()) return;
+  const auto entry = workbench_.variantEntry(request.variantIds.first());
+  if (!entry) return;
+  workbench_.jobs().compute(
+      tr("Tokens of the prompt"), view_.viewId(), JobLane::Interactive,
+      [&workbench = workbench_, model_id = entry->modelId,
+       text = renderedPrompt(request).toStdString()](const JobContext& job) {
+        const auto model = workbench.loadModel(model_id, job);
+        const Tokenizer& tokenizer = model->tokenizer();
+        PromptPreview preview;
+        preview.tokenizer = QStringLiteral("%1 · %2").arg(QString::fromStdString(tokenizer.kind()),
+                                                          QString::fromStdString(model->info().name));
+        for (const std::int64_t id : encode_with_bos(tokenizer, text)) {
+          preview.ids.append(id);
+          preview.texts.append(QString::fromStdString(tokenizer.token_text(id)));
+        }
+        return preview;
+      },
+      this, [this](const PromptPreview& preview) { view_.showPromptPreview(preview); },
+      [this](const JobStatus& status) {
+        if (status.state == JobState::Failed) Q_EMIT view_.readoutChanged(status.message);
+      });
 }
 
 void ChatPresenter::checkDeterminism() {

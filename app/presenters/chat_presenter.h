@@ -24,6 +24,7 @@ class ChatPresenter : public QObject {
   void send(const ChatRequest& request);
   void stop(int column);
   void checkDeterminism();
+  void previewPrompt(const ChatRequest& request);
   void learn(const QString& variantId, double kvBits, double weightBits, const QString& execution);
 
   Workbench& workbench_;

@@ -1,6 +1,5 @@
 #include "app/presenters/distribution_presenter.h"
 
-#include <QFileInfo>
 
 #include "backend/evaluation/apply.h"
 #include "backend/method_registry.h"
@@ -47,7 +46,7 @@ DistributionPresenter::DistributionPresenter(Workbench& workbench, DistributionV
     if (view_.isLinked()) follow(false);
   });
   connect(&view_, &DistributionView::scopeChanged, this, [this] { follow(false); });
-  connect(&workbench_, &Workbench::captureReady, this, [this] { follow(true); });
+  connect(&workbench_, &Workbench::captureReady, this, [this](const QString& id) { follow(shown_.startsWith(id + u'|')); });
   connect(&workbench_, &Workbench::variantsChanged, this, [this] { follow(true); });
   connect(&workbench_, &Workbench::sessionReplaced, this, [this] { follow(true); });
   connect(&view_, &ViewBase::cancelRequested, this, [this] { workbench_.jobs().cancel(job_); });
@@ -64,7 +63,7 @@ void DistributionPresenter::follow(bool again) {
   if (!workbench_.captureEntry(id))
     id = workbench_.session().captures.isEmpty() ? QString() : workbench_.session().captures.first().id;
   const auto capture = workbench_.captureEntry(id);
-  if (!capture || !QFileInfo::exists(workbench_.resolvePath(capture->path))) {
+  if (!capture || !workbench_.isReadable(id)) {
     shown_.clear();
     view_.setState(ViewState::Empty,
                    tr("No capture yet. Run a text through a model to see the distribution of its keys and values."),

@@ -46,8 +46,10 @@ ErrorSide side_of(CaptureReader& capture, const QString& line, const QString& la
   side.report = chosen.report;
   side.quantizedBegin = chosen.quantized.begin;
   side.quantizedEnd = chosen.quantized.end;
-  if (!chosen.codes.empty() && chosen.report.levels > 0)
+  if (!chosen.codes.empty() && chosen.report.levels > 0) {
     side.saturation = analysis::saturation_mask(chosen.codes, chosen.report.levels);
+    side.codes = analysis::code_counts(chosen.codes, chosen.report.levels);
+  }
   return side;
 }
 

@@ -25,6 +25,11 @@ struct LocalityAnswer {
 
 struct AttentionAnswer {
   AttentionSide a, b;
+  HeadInputs inputs;
+};
+
+struct TileAnswer {
+  TilePtr a, b;
 };
 
 struct TokenAnswer {
@@ -70,21 +75,63 @@ AttentionSide side_of(const analysis::AttentionInput& input, std::int64_t head, 
   const analysis::PooledAttention pooled =
       analysis::pooled_attention(input, head, kMapExtent, [&] { job.checkpoint(0, 1, "Attention map"); });
   AttentionSide side;
-  side.factor = pooled.factor;
-  side.max = std::make_shared<analysis::TilePyramid>(analysis::build_pyramid(pooled.max));
-  side.mean = std::make_shared<analysis::TilePyramid>(analysis::build_pyramid(pooled.mean));
+  const auto plane = [&](const TensorView& cells) {
+    return std::make_shared<analysis::TilePyramid>(
+        analysis::coarse_plane(cells, pooled.factor, input.tokens(), input.tokens()));
+  };
+  side.max = plane(pooled.max);
+  side.mean = plane(pooled.mean);
   return side;
+}
+
+/// A copy of one query head and its KV head.
+std::shared_ptr<const analysis::AttentionInput> input_of_head(const analysis::AttentionInput& input,
+                                                              std::int64_t head) {
+  const auto slice = [](const TensorView& all, std::int64_t index) {
+    const std::int64_t extent = all.size() / all.shape.front();
+    std::vector<std::int64_t> shape = all.shape;
+    shape.front() = 1;
+    return TensorView::own(std::vector<float>(all.data + index * extent, all.data + (index + 1) * extent), shape);
+  };
+  auto one = std::make_shared<analysis::AttentionInput>();
+  one->query = slice(input.query, head);
+  one->key = slice(input.key, head / (input.heads() / input.key.shape.front()));
+  if (!input.log_sum_exp.empty()) one->log_sum_exp = slice(input.log_sum_exp, head);
+  one->window = input.window;
+  return one;
+}
+
+TilePtr tile_of(const std::shared_ptr<const analysis::AttentionInput>& input, const QRect& cells) {
+  if (!input) return nullptr;
+  const std::int64_t tokens = input->tokens();
+  const auto top = std::clamp<std::int64_t>(cells.top(), 0, tokens),
+             bottom = std::clamp<std::int64_t>(cells.top() + cells.height(), top, tokens),
+             left = std::clamp<std::int64_t>(cells.left(), 0, tokens),
+             right = std::clamp<std::int64_t>(cells.left() + cells.width(), left, tokens);
+  if (top == bottom || left == right) return nullptr;
+  auto tile = std::make_shared<analysis::ExactTile>();
+  tile->row = top;
+  tile->col = left;
+  tile->plane = analysis::build_pyramid(analysis::attention_tile(*input, 0, top, bottom, left, right));
+  return tile;
 }
 
 }  // namespace
 
 LocalityPresenter::LocalityPresenter(Workbench& workbench, LocalityView& view)
-    : TensorPresenter(workbench, view, &view), view_(view) {}
+    : TensorPresenter(workbench, view, &view), view_(view) {
+  connect(&view_, &LocalityView::windowApplied, this, &LocalityPresenter::applyWindow);
+  connect(&view_, &LocalityView::tileWanted, this, [this](const QString& canvas, const QRect& cells) {
+    if (canvas == QLatin1String("map")) askTile(cells);
+  });
+}
 
 void LocalityPresenter::forget() {
   locality_shown_.clear();
   attention_shown_.clear();
   token_shown_.clear();
+  tile_shown_.clear();
+  head_ = {};
 }
 
 std::pair<QString, QString> LocalityPresenter::quantizedVariant() const {
@@ -92,6 +139,39 @@ std::pair<QString, QString> LocalityPresenter::quantizedVariant() const {
   for (const QString& id : {view_.selection().variantB, view_.selection().variantA})
     if (const auto entry = bench.variantEntry(id); entry && !entry->kv.isEmpty()) return {entry->kv, entry->name};
   return {};
+}
+
+void LocalityPresenter::applyWindow(qint64 tokens) {
+  const std::vector<MethodInfo> methods = kv_method_infos();
+  for (const QString& id : {view_.selection().variantB, view_.selection().variantA}) {
+    auto entry = workbench().variantEntry(id);
+    if (!entry) continue;
+    try {
+      auto setup = parse_kv_setup(entry->kv.toStdString());
+      if (!setup) continue;
+      const auto method = std::find_if(methods.begin(), methods.end(),
+                                       [&](const MethodInfo& info) { return info.id == setup->method; });
+      if (method == methods.end()) continue;
+      const auto spec = std::find_if(method->params.begin(), method->params.end(),
+                                     [](const ParamSpec& param) { return param.key == "residual_length"; });
+      if (spec == method->params.end()) continue;
+      std::int64_t length = tokens;
+      if (const auto* range = std::get_if<IntRange>(&spec->domain))
+        length = std::clamp<std::int64_t>(length, range->min, range->max);
+      if (const auto group = setup->params.find("group_size"); group != setup->params.end()) {
+        const std::int64_t size = std::max(1, std::get<int>(group->second));
+        length = std::max<std::int64_t>(1, (length + size / 2) / size) * size;
+      }
+      setup->params["residual_length"] = static_cast<int>(length);
+      entry->kv = QString::fromStdString(format_setup(*setup, methods));
+      workbench().changeVariant(*entry);
+      Q_EMIT view_.readoutChanged(tr("%1 keeps the newest %2 tokens in full precision.").arg(entry->name).arg(length));
+      return;
+    } catch (const Error&) {
+      continue;  // a setup that does not read has no residual length to change
+    }
+  }
+  Q_EMIT view_.readoutChanged(tr("Neither A nor B has a residual length to change."));
 }
 
 void LocalityPresenter::update() {
@@ -150,6 +230,8 @@ void LocalityPresenter::askAttention() {
       QStringList{capture, line, QString::number(layer), QString::number(head)}.join(QLatin1Char('|'));
   if (wanted == attention_shown_) return;
   attention_shown_ = wanted;
+  drop(QStringLiteral("tile"));
+  tile_shown_.clear();
   Workbench* bench = &workbench();
   ask(
       QStringLiteral("attention"), tr("Attention of layer %1, head %2").arg(layer).arg(head), false,
@@ -161,14 +243,38 @@ void LocalityPresenter::askAttention() {
         const std::int64_t h = std::min<std::int64_t>(head, std::max<std::int64_t>(0, info.heads - 1));
         const analysis::AttentionInput input = captured(*reader, at);
         answer.a = side_of(input, h, job);
+        if (!answer.a.max->exact()) answer.inputs.a = input_of_head(input, h);
         if (auto other = with_quantized_keys(input, *reader, line, at, job)) {
           answer.b = side_of(other->first, h, job);
+          if (!answer.b.max->exact()) answer.inputs.b = input_of_head(other->first, h);
           answer.b.outputError = other->second.key.report.functional_error;
         }
         return answer;
       },
       [this, layer, head](AttentionAnswer answer) {
+        head_ = std::move(answer.inputs);
         view_.setAttention(layer, head, std::move(answer.a), std::move(answer.b));
+      });
+}
+
+void LocalityPresenter::askTile(const QRect& cells) {
+  // While another map is under way, what is shown is not what head_ will be; the new map asks for itself.
+  if (!head_.a || isAsking(QStringLiteral("attention"))) return;
+  const QString wanted =
+      QStringLiteral("%1 %2 %3 %4").arg(cells.left()).arg(cells.top()).arg(cells.width()).arg(cells.height());
+  if (wanted == tile_shown_) return;
+  tile_shown_ = wanted;
+  ask(
+      QStringLiteral("tile"), tr("Exact attention, queries from %1").arg(cells.top()), true,
+      [inputs = head_, cells](const JobContext& job) {
+        TileAnswer answer;
+        answer.a = tile_of(inputs.a, cells);
+        job.checkpoint(1, 2, "Exact attention");
+        answer.b = tile_of(inputs.b, cells);
+        return answer;
+      },
+      [this](TileAnswer answer) {
+        view_.setTiles(view_.heatmap(QStringLiteral("map")), std::move(answer.a), std::move(answer.b));
       });
 }
 

@@ -5,6 +5,11 @@
 
 namespace qs {
 
+/// What the exact attention of one head is recomputed from: that head only. Either may be null.
+struct HeadInputs {
+  std::shared_ptr<const analysis::AttentionInput> a, b;
+};
+
 /// Recomputes attention from captured queries, keys and log-sum-exps. A: as captured; B: with the keys of the chosen
 /// quantized variant.
 class LocalityPresenter : public TensorPresenter {
@@ -20,10 +25,13 @@ class LocalityPresenter : public TensorPresenter {
   void askLocality();
   void askAttention();
   void askToken();
+  void askTile(const QRect& cells);
+  void applyWindow(qint64 tokens);  ///< becomes the residual length of the variant that is compared, undoable
   std::pair<QString, QString> quantizedVariant() const;  ///< setup line and name; empty when there is none
 
   LocalityView& view_;
-  QString locality_shown_, attention_shown_, token_shown_;
+  QString locality_shown_, attention_shown_, token_shown_, tile_shown_;
+  HeadInputs head_;  ///< of the map that is shown
 };
 
 }  // namespace qs

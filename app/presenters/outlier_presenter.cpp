@@ -83,16 +83,42 @@ PyramidPtr detail_of(CaptureReader& capture, std::int64_t layer, const std::stri
       analysis::build_pyramid(analysis::magnitude_by_token(capture.read_layer(layer, tap))));
 }
 
+/// |x| of the tokens and channels in `cells` (x: channels, y: tokens), rounded out to whole heads.
+TilePtr tile_of(CaptureReader& capture, std::int64_t layer, const std::string& tap, const QRect& cells) {
+  const CaptureInfo& info = capture.info();
+  if (!capture.has(layer_dataset(layer, tap)) || info.head_dim < 1) return nullptr;
+  const auto top = std::clamp<std::int64_t>(cells.top(), 0, info.tokens),
+             bottom = std::clamp<std::int64_t>(cells.top() + cells.height(), top, info.tokens);
+  const auto first = std::clamp<std::int64_t>(cells.left() / info.head_dim, 0, info.kv_heads),
+             last = std::clamp<std::int64_t>((cells.left() + cells.width() + info.head_dim - 1) / info.head_dim, first,
+                                             info.kv_heads);
+  if (top == bottom || first == last) return nullptr;
+  auto tile = std::make_shared<analysis::ExactTile>();
+  tile->row = top;
+  tile->col = first * info.head_dim;
+  tile->plane = analysis::build_pyramid(
+      analysis::magnitude_by_token(capture.read_layer(layer, tap, {{first, last}, {top, bottom}})));
+  return tile;
+}
+
+struct TileAnswer {
+  TilePtr a, b;
+};
+
 }  // namespace
 
 OutlierPresenter::OutlierPresenter(Workbench& workbench, OutlierView& view)
     : TensorPresenter(workbench, view, &view), view_(view) {
   connect(&view_, &OutlierView::tensorChosen, this, [this] { refresh(); });
+  connect(&view_, &OutlierView::tileWanted, this, [this](const QString& canvas, const QRect& cells) {
+    if (canvas == QLatin1String("detail")) askTile(cells);
+  });
 }
 
 void OutlierPresenter::forget() {
   channels_shown_.clear();
   detail_shown_.clear();
+  tile_shown_.clear();
 }
 
 void OutlierPresenter::update() {
@@ -140,6 +166,8 @@ void OutlierPresenter::askDetail() {
   const QString wanted = QStringList{a, b, tensor, QString::number(layer)}.join(QLatin1Char('|'));
   if (wanted == detail_shown_) return;
   detail_shown_ = wanted;
+  drop(QStringLiteral("tile"));
+  tile_shown_.clear();
   if (is_linear(tensor)) {
     drop(QStringLiteral("detail"));
     view_.setDetailPlaceholder(
@@ -161,6 +189,38 @@ void OutlierPresenter::askDetail() {
         return answer;
       },
       [this, layer](DetailAnswer answer) { view_.setDetail(layer, std::move(answer.a), std::move(answer.b)); });
+}
+
+void OutlierPresenter::askTile(const QRect& cells) {
+  const QString a = captureA(), b = captureB(), tensor = view_.tensor();
+  const int layer = std::max(0, view_.selection().layer);
+  // The view may still show the plane before; its own request comes when the new one is there.
+  if (detail_shown_.isEmpty() || isAsking(QStringLiteral("detail"))) return;
+  const QString wanted = QStringLiteral("%1|%2 %3 %4 %5")
+                             .arg(detail_shown_)
+                             .arg(cells.left())
+                             .arg(cells.top())
+                             .arg(cells.width())
+                             .arg(cells.height());
+  if (wanted == tile_shown_) return;
+  tile_shown_ = wanted;
+  Workbench* bench = &workbench();
+  ask(
+      QStringLiteral("tile"), tr("Reading layer %1, tokens from %2").arg(layer).arg(cells.top()), true,
+      [bench, a, b, layer, cells, tap = tensor.toStdString()](const JobContext& job) {
+        TileAnswer answer;
+        const auto read = [&](const QString& id) {
+          const auto capture = bench->openCapture(id, job);
+          const std::int64_t last = std::max<std::int64_t>(0, capture->info().layers - 1);
+          return tile_of(*capture, std::min<std::int64_t>(layer, last), tap, cells);
+        };
+        answer.a = read(a);
+        if (!b.isEmpty()) answer.b = read(b);
+        return answer;
+      },
+      [this](TileAnswer answer) {
+        view_.setTiles(view_.heatmap(QStringLiteral("detail")), std::move(answer.a), std::move(answer.b));
+      });
 }
 
 }  // namespace qs

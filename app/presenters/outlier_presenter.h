@@ -18,9 +18,10 @@ class OutlierPresenter : public TensorPresenter {
  private:
   void askChannels();
   void askDetail();
+  void askTile(const QRect& cells);  ///< exact cells of a plane that is too large to read whole
 
   OutlierView& view_;
-  QString channels_shown_, detail_shown_;
+  QString channels_shown_, detail_shown_, tile_shown_;
 };
 
 }  // namespace qs

@@ -13,10 +13,8 @@ TensorPresenter::TensorPresenter(Workbench& workbench, HeatmapView& view, QObjec
   connect(&soon_, &QTimer::timeout, this, [this] { update(); });
   connect(&view_, &HeatmapView::selectionMoved, this, &TensorPresenter::refresh);
   connect(&workbench_, &Workbench::captureReady, this, [this](const QString& id) {
-    if (id == captureA() || id == captureB() || view_.state() != ViewState::Ready) {
-      forget();
-      refresh();
-    }
+    if (id == captureA()) forget();
+    refresh();
   });
   connect(&workbench_, &Workbench::variantsChanged, this, &TensorPresenter::refresh);
   connect(&workbench_, &Workbench::capturesChanged, this, &TensorPresenter::refresh);
@@ -51,7 +49,7 @@ QString TensorPresenter::captureA() const {
 
 QString TensorPresenter::captureB() const {
   const QString chosen = view_.selection().captureB;
-  return !chosen.isEmpty() && chosen != captureA() && workbench_.captureEntry(chosen) ? chosen : QString();
+  return !chosen.isEmpty() && chosen != captureA() && workbench_.isReadable(chosen) ? chosen : QString();
 }
 
 bool TensorPresenter::requireCapture() {
@@ -63,7 +61,7 @@ bool TensorPresenter::requireCapture() {
     return false;
   }
   const auto entry = workbench_.captureEntry(id);
-  if (entry && !QFileInfo::exists(workbench_.resolvePath(entry->path))) {
+  if (entry && !workbench_.isReadable(id)) {
     view_.setState(ViewState::Empty,
                    tr("The capture '%1' is not there yet; this view fills as soon as it is made.")
                        .arg(QFileInfo(entry->path).fileName()),

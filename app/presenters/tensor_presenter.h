@@ -25,7 +25,8 @@ class TensorPresenter : public QObject {
   virtual void forget() = 0;  ///< another session or capture: nothing that is known holds
 
   Workbench& workbench() { return workbench_; }
-  /// Capture A of the selection, else the first one of the session; B empty when it is not chosen or the same.
+  /// Capture A of the selection, else the first one of the session; B empty when it is not chosen, the same, or not
+  /// there yet.
   QString captureA() const;
   QString captureB() const;
   /// Shows the empty state. @return whether there is a capture

@@ -172,7 +172,10 @@ std::vector<GenerationResult> run(const Variant& variant, const std::vector<Ids>
     Ids still;
     for (std::size_t row = 0; row < active.size(); ++row) {
       Writer& writer = writers[static_cast<std::size_t>(active[row])];
-      const TokenStep step = writer.write(row_of(logits, static_cast<std::int64_t>(row)));
+      TokenStep step = writer.write(row_of(logits, static_cast<std::int64_t>(row)));
+      const CacheStats cache = attention.stats(active[row]);
+      step.kv_bytes = cache.bytes();
+      step.kv_bytes_if_f16 = cache.bytes_if_f16;
       writer.result().seconds_decode = seconds_since(decode_start);
       if (on_token) on_token(step);
       if (!writer.done()) still.push_back(active[row]);
@@ -180,9 +183,8 @@ std::vector<GenerationResult> run(const Variant& variant, const std::vector<Ids>
     if (still.empty()) break;
     active = still;
     attention.set_active(active);
-    const double at = static_cast<double>(token) / options.max_tokens;
     logits = forward(model.spec(), variant.weights(), step_batch(writers, active), attention, LogitRows::LastOfSequence,
-                     nullptr, decode_job.part(at, at))
+                     nullptr, decode_job.quiet())
                  .contiguous();
   }
   std::vector<GenerationResult> results;
@@ -273,10 +275,9 @@ std::vector<ReplayStep> replay(const Variant& reference, const Variant& variant,
     std::vector<ReplayStep> steps;
     RaggedBatch batch = RaggedBatch::single(Ids(ids.begin(), ids.begin() + first));
     for (std::int64_t index = first; index < count; ++index) {
-      const double at = static_cast<double>(index - first) / static_cast<double>(count - first);
       job.checkpoint(index - first, count - first, "Replaying");
-      const at::Tensor reference_logits = advance(reference, reference_attention, batch, job.part(at, at));
-      const at::Tensor variant_logits = advance(variant, variant_attention, batch, job.part(at, at));
+      const at::Tensor reference_logits = advance(reference, reference_attention, batch, job.quiet());
+      const at::Tensor variant_logits = advance(variant, variant_attention, batch, job.quiet());
       const std::int64_t id = ids[static_cast<std::size_t>(index)];
       steps.push_back(compare(reference, variant, reference_logits, variant_logits, index, id));
       if (on_step) on_step(steps.back());

@@ -28,6 +28,7 @@ struct TokenStep {
   std::string text;
   float logprob = 0.0f;                 ///< natural logarithm, of the unscaled distribution
   std::vector<TokenCandidate> top;      ///< the five likeliest, descending
+  std::int64_t kv_bytes = 0, kv_bytes_if_f16 = 0;  ///< allocated by the cache now, and what f16 would take
 };
 
 /// Bytes of a live KV cache by part, summed over layers; counted from allocations, never from a formula.

@@ -27,6 +27,9 @@ class JobContext {
   /// A context whose 0..1 is the slice from `from` to `to` of this one.
   JobContext part(double from, double to) const;
 
+  /// The same stop without reports, for the inner steps of a loop that reports itself.
+  JobContext quiet() const { return {stop_, {}}; }
+
   bool stop_requested() const noexcept { return stop_.stop_requested(); }
 
  private:

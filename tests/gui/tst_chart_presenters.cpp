@@ -3,6 +3,7 @@
 #include <QSignalSpy>
 #include <QTemporaryDir>
 #include <QTest>
+#include <QTextBrowser>
 
 #include "app/presenters/alpha_presenter.h"
 #include "app/presenters/chat_presenter.h"
@@ -67,6 +68,15 @@ class ChartPresentersTest : public QObject {
     Q_EMIT view.stopRequested(-1);
     QTRY_VERIFY_WITH_TIMEOUT(!view.running(), 5000);
     QVERIFY2(timer.elapsed() < 1500, qPrintable(QString::number(timer.elapsed())));
+  }
+
+  void thePromptIsPreviewedWithTheTokenizersIds() {
+    ChatView view(workbench_->selection());
+    ChatPresenter presenter(*workbench_, view);
+    view.setPrompt(QStringLiteral("Once upon a time"));
+    Q_EMIT view.promptPreviewRequested(view.request());
+    QTRY_VERIFY_WITH_TIMEOUT(view.findChild<QTextBrowser*>(QStringLiteral("prompt_preview_text")), 20000);
+    QVERIFY(view.findChild<QTextBrowser*>(QStringLiteral("prompt_preview_text"))->toPlainText().contains(u"Once"));
   }
 
   void aMissingVariantFailsInItsColumnOnly() {

@@ -2,14 +2,18 @@
 #include <QClipboard>
 #include <QComboBox>
 #include <QElapsedTimer>
+#include <QFileInfo>
 #include <QFrame>
 #include <QJsonObject>
 #include <QLabel>
 #include <QPlainTextEdit>
 #include <QSignalSpy>
+#include <QTemporaryDir>
 #include <QTest>
+#include <QTextBrowser>
 #include <QTimer>
 #include <QToolButton>
+#include <limits>
 #include <thread>
 
 #include "widgets/selection_hub.h"
@@ -53,52 +57,121 @@ struct Chat {
   }
 };
 
+/// Streams 2,000 tokens into each of four columns. @return the longest time in ms that the event loop was not reached
+qint64 longestGapWhileStreaming(Chat& chat) {
+  chat.view.beginRun("Once upon a time", 5, false, true);
+  std::vector<std::thread> producers;
+  for (int c = 0; c < 4; ++c) {
+    producers.emplace_back([ring = chat.view.column(c)->ring()] {
+      for (int i = 0; i < 2000; ++i) {
+        ring->push(token(i, i % 97));
+        if (i % 20 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+    });
+  }
+  qint64 worst = 0;
+  QElapsedTimer since;
+  since.start();
+  QTimer probe;
+  probe.setInterval(5);
+  QObject::connect(&probe, &QTimer::timeout, &probe, [&] { worst = std::max(worst, since.restart()); });
+  probe.start();
+  const bool all = QTest::qWaitFor(
+      [&] {
+        for (int c = 0; c < 4; ++c) {
+          if (chat.view.column(c)->steps().size() < 2000) return false;
+        }
+        return true;
+      },
+      30000);
+  for (std::thread& producer : producers) producer.join();
+  return all ? worst : std::numeric_limits<qint64>::max();
+}
+
 }  // namespace
 
 class ChatViewTest : public QObject {
   Q_OBJECT
  private Q_SLOTS:
   void fourColumnsOfTwoThousandTokensStreamSmoothly() {
+    // Other programs may take the processor away for a moment, so the best of three measurements counts.
+    qint64 best = std::numeric_limits<qint64>::max();
+    for (int attempt = 0; attempt < 3 && best >= 50; ++attempt) {
+      Chat chat;
+      QVERIFY(QTest::qWaitForWindowExposed(&chat.view));
+      const qint64 worst = longestGapWhileStreaming(chat);
+      for (int c = 0; c < 4; ++c) QCOMPARE(chat.view.column(c)->flow()->count(), 2000);
+      QElapsedTimer flush;
+      flush.start();
+      chat.view.column(0)->ring()->push(token(2000, 1));
+      chat.view.flush();
+      qInfo("longest gap of the event loop %lld ms; one flush at 2,000 tokens %lld ms", static_cast<long long>(worst),
+            static_cast<long long>(flush.elapsed()));
+      chat.view.endRun();
+      best = std::min(best, worst);
+    }
+    QVERIFY2(best < 50, qPrintable(QString::number(best)));
+  }
+
+  void theHeaderShowsWholePhrasesAndLiveMemory() {
     Chat chat;
+    chat.view.resize(720, 600);
     QVERIFY(QTest::qWaitForWindowExposed(&chat.view));
     chat.view.beginRun("Once upon a time", 5, false, true);
-    std::vector<std::thread> producers;
     for (int c = 0; c < 4; ++c) {
-      producers.emplace_back([ring = chat.view.column(c)->ring()] {
-        for (int i = 0; i < 2000; ++i) {
-          ring->push(token(i, i % 97));
-          if (i % 20 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        }
-      });
+      for (int i = 0; i < 40; ++i) {
+        ChatEvent event = token(i, c == 1 && i > 11 ? i + 3 : i, 0.42F, 0.40F);
+        event.step.kv_bytes = 25500 + 10 * i;
+        event.step.kv_bytes_if_f16 = 181000;
+        chat.view.column(c)->ring()->push(event);
+      }
     }
-    qint64 worst = 0;
-    QElapsedTimer since;
-    since.start();
-    QTimer probe;
-    probe.setInterval(5);
-    connect(&probe, &QTimer::timeout, &probe, [&] { worst = std::max(worst, since.restart()); });
-    probe.start();
-    QTRY_VERIFY_WITH_TIMEOUT(
-        [&] {
-          for (int c = 0; c < 4; ++c) {
-            if (chat.view.column(c)->steps().size() < 2000) return false;
-          }
-          return true;
-        }(),
-        30000);
-    for (std::thread& producer : producers) producer.join();
-    probe.stop();
-    for (int c = 0; c < 4; ++c) QCOMPARE(chat.view.column(c)->flow()->count(), 2000);
-    QElapsedTimer flush;
-    flush.start();
-    chat.view.column(0)->ring()->push(token(2000, 1));
     chat.view.flush();
-    qInfo("longest gap of the event loop %lld ms; one flush at 2,000 tokens %lld ms", static_cast<long long>(worst),
-          static_cast<long long>(flush.elapsed()));
-    QVERIFY2(
-        worst < 250,
-        qPrintable(QString::number(worst)));  // the strict 50 ms bound stands in the benches; this machine is shared
+    const ChatColumn* column = chat.view.column(1);
+    QCOMPARE(column->stats().kvBytes, qint64{25500 + 390});
+    QCOMPARE(column->stats().context, 45);
+    QVERIFY2(column->figures().contains("KV 25.3 / 177 KiB f16"), qPrintable(column->figures().join('|')));
+    QVERIFY(column->figures().contains("14 %"));
+    auto* badge = chat.view.findChild<QToolButton*>("divergence_1");
+    QVERIFY(badge->isVisible());
+    QVERIFY(badge->sizeHint().width() <= column->width());
+    QVERIFY(badge->geometry().right() <= column->width());
+    auto* live = chat.view.findChild<QLabel*>("live_1");
+    QVERIFY(live->geometry().bottom() < badge->geometry().bottom());
+    QVERIFY(live->toolTip().contains("first token"));
+    TokenFlow* flow = chat.view.column(1)->flow();
+    for (int i = 0; i < flow->count(); ++i) QVERIFY(flow->tokenRect(i).right() <= flow->viewport()->width());
     chat.view.endRun();
+  }
+
+  void theHtmlPageStandsAlone() {
+    Chat chat(2);
+    chat.view.beginRun("A <prompt>", 1, false, true);
+    chat.view.column(0)->ring()->push(token(0, 1));
+    chat.view.column(1)->ring()->push(token(0, 2));
+    chat.view.endRun();
+    const QString html = chat.view.asHtml();
+    QVERIFY(html.startsWith("<!DOCTYPE html>"));
+    QVERIFY(html.contains("A &lt;prompt&gt;") && !html.contains("<prompt>"));
+    QVERIFY(html.contains("> cat</span>") && html.contains("> sat</span>"));
+    QVERIFY(!html.contains("src=") && !html.contains("href="));
+    QTemporaryDir folder;
+    QVERIFY(chat.view.saveAs(folder.filePath("chat.html")));
+    QVERIFY(QFileInfo(folder.filePath("chat.html")).size() > 500);
+    QVERIFY(!chat.view.saveAs(folder.filePath("missing/chat.html")));
+  }
+
+  void thePromptPreviewShowsIdsAndIsAskedFor() {
+    Chat chat(2);
+    chat.view.setPrompt("Once upon");
+    QSignalSpy asked(&chat.view, &ChatView::promptPreviewRequested);
+    QTest::mouseClick(chat.view.findChild<QToolButton*>("prompt_tokens"), Qt::LeftButton);
+    QCOMPARE(asked.count(), 1);
+    chat.view.showPromptPreview({"SentencePiece BPE", {1, 9038}, {"<s>", " Once"}});
+    auto* text = chat.view.findChild<QTextBrowser*>("prompt_preview_text");
+    QVERIFY(text);
+    QVERIFY(text->toPlainText().contains("9038") && text->toPlainText().contains("␣Once"));
+    text->window()->close();
   }
 
   void theFirstDivergenceIsMarkedInAllColumns() {
@@ -222,6 +295,7 @@ class ChatViewTest : public QObject {
     auto* timeline = chat.view.findChild<DivergenceTimeline*>();
     QCOMPARE(timeline->lines().size(), 1);
     QCOMPARE(timeline->lines()[0].kl[4], 0.5);
+    QCOMPARE(timeline->makeSpec().series[0].name, QString("B KIVI-4"));
     QAbstractTableModel* table = chat.view.dataTable();
     QCOMPARE(table->rowCount(), 10);
     QCOMPARE(table->index(4, 7).data(Qt::EditRole).toDouble(), 0.5);

@@ -131,6 +131,74 @@ class TestHeatmapView : public QObject {
     QVERIFY(bright >= 1 && bright <= 6);
   }
 
+  void everyPixelHasItsValuesColourHoweverManyThreads() {
+    const TensorView plane = test::gaussian({500, 900}, 4);
+    for (const auto kind : {analysis::ScaleKind::Linear, analysis::ScaleKind::Log10, analysis::ScaleKind::SymLog}) {
+      HeatmapPanel panel;
+      panel.setData(test::pyramid(plane));
+      panel.scale =
+          analysis::fit_scale(panel.plane(), kind, analysis::RangeMode::Full, kind == analysis::ScaleKind::SymLog);
+      const QImage image = panel.renderBody({900, 500});
+      const auto& lut = ColorMap::get(panel.map).lut();
+      for (int r = 0; r < 500; ++r)
+        for (int c = 0; c < 900; ++c) {
+          const float value = plane.data[r * 900 + c];
+          const QRgb pixel = image.pixel(c, r);
+          const auto near = static_cast<int>(std::lround(panel.scale.position(value) * 255.0));
+          bool found = false;
+          for (int i = std::max(0, near - 1); i <= std::min(255, near + 1); ++i)
+            found = found || lut[static_cast<std::size_t>(i)] == pixel;
+          QVERIFY2(found, qPrintable(QStringLiteral("%1 at %2").arg(value).arg(near)));
+        }
+      QVERIFY(panel.renderBody({900, 500}) == image);
+    }
+  }
+
+  void coarsePlanesBecomeExactWhereTheyAreLookedAt() {
+    const TensorView whole = analysis::magnitude_by_token(test::gaussian({1, 4096, 2048}, 6));
+    const auto pooled = analysis::build_pyramid(whole);
+    const auto coarse = std::make_shared<analysis::TilePyramid>(
+        analysis::coarse_plane(pooled.levels[3].max, pooled.levels[3].factor, 4096, 2048));
+    QVERIFY(!coarse->exact());
+    SelectionHub hub;
+    OutlierView view(hub);
+    view.resize(900, 600);
+    view.setDetail(0, coarse, nullptr);
+    view.setState(ViewState::Ready);
+    view.show();
+    HeatmapCanvas* canvas = view.heatmap(QStringLiteral("detail"));
+    QSignalSpy wanted(&view, &HeatmapView::tileWanted);
+    QTest::qWait(120);
+    QVERIFY(wanted.isEmpty());  // all of it in sight: the coarse levels do
+    canvas->panel().setViewport({500, 1000, 60, 50});
+    Q_EMIT canvas->viewportChanged();
+    QTRY_COMPARE_WITH_TIMEOUT(wanted.size(), 1, 2000);
+    const QRect cells = wanted.first().at(1).toRect();
+    QVERIFY(cells.contains(QRect(500, 1000, 60, 50)));
+    canvas->grab();
+    QVERIFY2(canvas->panel().pooledText().contains(QStringLiteral("8×8")), qPrintable(canvas->panel().pooledText()));
+    QVERIFY2(canvas->describe({1010, 520}).contains(QStringLiteral("pooled 8×8")),
+             qPrintable(canvas->describe({1010, 520})));
+    auto tile = std::make_shared<analysis::ExactTile>();
+    tile->row = cells.top();
+    tile->col = cells.left();
+    std::vector<float> values;
+    for (int r = 0; r < cells.height(); ++r)
+      for (int c = 0; c < cells.width(); ++c) values.push_back(whole.data[(cells.top() + r) * 2048 + cells.left() + c]);
+    tile->plane = analysis::build_pyramid(TensorView::own(values, {cells.height(), cells.width()}));
+    view.setTiles(canvas, tile, nullptr);
+    canvas->grab();
+    QCOMPARE(canvas->panel().pooledText(), QStringLiteral("exact"));
+    const QString text = canvas->describe({1010, 520});
+    QVERIFY2(text.contains(number_text(whole.data[1010 * 2048 + 520], 6)), qPrintable(text));
+    const QImage image = canvas->panel().renderBody({60, 50});
+    QCOMPARE(image.pixel(20, 10), canvas->panel().colorOf(whole.data[1010 * 2048 + 520]));
+    QTest::qWait(120);
+    QCOMPARE(wanted.size(), 1);
+    view.setDetail(0, coarse, nullptr);  // another plane: the tile is not of it
+    QTRY_COMPARE_WITH_TIMEOUT(wanted.size(), 2, 2000);
+  }
+
   void arrowsMoveTheDataCursor() {
     auto canvas = canvasWith(50, 80);
     canvas->setCursorCell({10, 10});

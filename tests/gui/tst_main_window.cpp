@@ -3,6 +3,7 @@
 #include <QDockWidget>
 #include <QDropEvent>
 #include <QFile>
+#include <QLabel>
 #include <QLineEdit>
 #include <QListWidget>
 #include <QMenuBar>
@@ -20,13 +21,17 @@
 #include "app/headless.h"
 #include "app/main_window.h"
 #include "app/preferences_dialog.h"
+#include "app/sample_start.h"
 #include "app/theme.h"
 #include "app/view_area.h"
 #include "app/workbench.h"
+#include "backend/method_registry.h"
 #include "backend/model/threads.h"
 #include "sessions/session_document.h"
 #include "sessions/session_file.h"
 #include "widgets/view_base.h"
+#include "widgets/views/chat_view.h"
+#include "widgets/views/locality_view.h"
 
 using namespace qs;
 
@@ -83,6 +88,62 @@ class TestMainWindow : public QObject {
     }
     QVERIFY(window_->findChild<QWidget*>(QStringLiteral("hint"))->isVisible());
     QVERIFY2(window_->bannerText().isEmpty(), qPrintable(window_->bannerText()));
+  }
+
+  void theSampleChatsByItselfOnceAndItsCacheIsMeasured() {
+    auto* chat = qobject_cast<ChatView*>(window_->viewOfType(QStringLiteral("chat")));
+    QVERIFY(chat);
+    auto* kv = window_->findChild<QLabel*>(QStringLiteral("kvBits"));
+    QTRY_VERIFY_WITH_TIMEOUT(chat->running(), 60000);
+    QTRY_VERIFY_WITH_TIMEOUT(!chat->running(), 60000);
+    for (int i = 0; i < chat->columnCount(); ++i) QCOMPARE(chat->column(i)->state(), ChatColumn::State::Done);
+    QVERIFY2(kv->toolTip().startsWith(QStringLiteral("Measured")), qPrintable(kv->toolTip()));
+    QVERIFY2(!kv->text().contains(QStringLiteral("est.")), qPrintable(kv->text()));
+    auto entry = workbench_->variantEntry(workbench_->selection().selection().variantB);
+    entry->kv = QStringLiteral("kivi:bits=4,group_size=32,residual_length=64");
+    workbench_->changeVariant(*entry);
+    QTRY_VERIFY_WITH_TIMEOUT(kv->text().contains(QStringLiteral("est.")), 10000);
+
+    // Not a second time, and not in a session of the user's own.
+    QSignalSpy sent(chat, &ChatView::sendRequested);
+    QTemporaryDir folder;
+    const QString path = folder.filePath(QStringLiteral("own.qsession"));
+    QVERIFY(window_->saveSession(path));
+    QVERIFY(window_->openPath(path));
+    QVERIFY(!window_->findChild<SampleStart*>() || !window_->findChild<SampleStart*>()->isActive());
+    QTRY_VERIFY_WITH_TIMEOUT(!workbench_->jobs().busy(), 60000);
+    QCOMPARE(sent.count(), 0);
+  }
+
+  void aWindowBecomesTheResidualLength() {
+    auto* view = qobject_cast<LocalityView*>(window_->viewOfType(QStringLiteral("attention")));
+    QVERIFY(view);
+    const QString id = workbench_->selection().selection().variantB, before = workbench_->variantEntry(id)->kv;
+    const auto length = [&] {
+      return std::get<int>(parse_kv_setup(workbench_->variantEntry(id)->kv.toStdString())->params["residual_length"]);
+    };
+    Q_EMIT view->windowApplied(100);
+    QCOMPARE(length(), 96);  // a multiple of the group of 32
+    Q_EMIT view->windowApplied(1);
+    QCOMPARE(length(), 32);
+    action("edit.undo")->trigger();
+    QCOMPARE(length(), 96);
+    action("edit.undo")->trigger();
+    QCOMPARE(workbench_->variantEntry(id)->kv, before);
+  }
+
+  void theStripWrapsBeforeItsListsShrink() {
+    ViewBase* view = window_->openView(QStringLiteral("error"));
+    QSet<int> rows;
+    for (QComboBox* box : view->findChildren<QComboBox*>()) {
+      QVERIFY2(box->width() >= box->minimumSizeHint().width(), qPrintable(box->objectName()));
+      QVERIFY(view->rect().contains(QRect(box->mapTo(view, QPoint()), box->size())));
+      rows.insert(box->mapTo(view, box->rect().center()).y());
+    }
+    QVERIFY(rows.size() >= 2);
+    auto* hint = window_->findChild<QLabel*>(QStringLiteral("hint"));
+    QVERIFY(hint->height() < 2 * hint->fontMetrics().height());
+    QVERIFY(hint->toolTip().contains(QStringLiteral("KIVI")));
   }
 
   void everyActionIsInAMenuAndSaysWhatItDoes() {
@@ -293,7 +354,7 @@ class TestMainWindow : public QObject {
     file.close();
     const SessionState before = workbench_->session();
     window_->openPath(file.fileName());
-    QTRY_VERIFY_WITH_TIMEOUT(window_->bannerText().contains(QStringLiteral("bad.qsession")), 10000);
+    QTRY_VERIFY_WITH_TIMEOUT(window_->bannerText().contains(QStringLiteral("bad.qsession")), 30000);
     QCOMPARE(workbench_->session().title, before.title);
     QVERIFY(workbench_->session().models == before.models);
     QVERIFY(workbench_->session().captures == before.captures);

@@ -58,6 +58,8 @@ ErrorSide error_side(const QString& label, int levels) {
   side.hotSpots = analysis::hot_spots(*map, 100);
   side.map = map;
   side.quantizedEnd = kTokens - 32;
+  side.codes.counts.assign(static_cast<std::size_t>(levels), 100);
+  side.codes.counts[1] = 900;
   side.report.levels = levels;
   side.report.levels_used = levels;
   side.report.saturated_fraction = 0.031;
@@ -116,7 +118,6 @@ void fill(LocalityView& view) {
     AttentionSide s;
     s.max = test::pyramid(pooled.max);
     s.mean = test::pyramid(pooled.mean);
-    s.factor = pooled.factor;
     return s;
   };
   AttentionSide second = side(coarse);

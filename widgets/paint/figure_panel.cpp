@@ -16,7 +16,9 @@ double FigurePanel::paintTitle(QPainter& painter, const QRectF& target, const Fi
   bold.setBold(true);
   const QFontMetricsF metrics(bold), small(style.font);
   const double baseline = target.top() + 3 + metrics.ascent();
-  const double note_width = note.isEmpty() ? 0.0 : std::min(small.horizontalAdvance(note), target.width() * 0.55);
+  // The note takes what the title leaves, at least a third of the line.
+  const double left_over = std::max(target.width() - metrics.horizontalAdvance(title) - 22, target.width() * 0.33);
+  const double note_width = note.isEmpty() ? 0.0 : std::min(small.horizontalAdvance(note), left_over);
   painter.setFont(bold);
   painter.setPen(style.foreground);
   painter.drawText(QPointF(target.left() + 6, baseline),

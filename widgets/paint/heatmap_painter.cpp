@@ -1,60 +1,88 @@
 #include "widgets/paint/heatmap_painter.h"
 
+#include <QSemaphore>
+#include <QThread>
+#include <QThreadPool>
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
+#include <utility>
 #include <vector>
 
 namespace qs {
 namespace {
 
-/// log2 to about 1e-4, which is finer than a colour step over 20 decades.
-float fast_log2(float x) {
-  const auto bits = std::bit_cast<std::uint32_t>(x);
-  const float exponent = static_cast<float>(static_cast<std::int32_t>(bits >> 23) - 127);
-  const float m = std::bit_cast<float>((bits & 0x7fffffu) | 0x3f800000u);
-  return exponent + ((((0.0430049578f * m - 0.402513394f) * m + 1.58947429f) * m - 3.48987855f) * m + 5.04785541f) * m -
-         2.78792621f;
-}
+constexpr std::uint32_t kMagnitude = 0x7fffffffu, kInfinity = 0x7f800000u;
+constexpr std::int64_t kTableSize = 4096;       ///< entries of a table of magnitudes, at most
+constexpr std::int64_t kPixelsABand = 1 << 16;  ///< fewer pixels are not worth another thread
+constexpr int kMostThreads = 8;
+
+/// Colours of magnitudes low..high, looked up by the upper bits of the float: a logarithm without its cost. Those bits
+/// are the exponent and as much of the mantissa as the table has room for, which is far finer than a colour step.
+class MagnitudeTable {
+ public:
+  MagnitudeTable() = default;
+  template <typename ColorOf>
+  MagnitudeTable(float low, float high, const ColorOf& color_of)
+      : low_(std::bit_cast<std::int32_t>(low)), high_(std::max(low_, std::bit_cast<std::int32_t>(high))) {
+    while (((static_cast<std::int64_t>(high_) - low_) >> shift_) >= kTableSize) ++shift_;
+    colors_.resize(static_cast<std::size_t>((high_ - low_) >> shift_) + 1);
+    for (std::size_t i = 0; i < colors_.size(); ++i) {
+      const std::int64_t middle = low_ + (static_cast<std::int64_t>(i) << shift_) + ((std::int64_t{1} << shift_) >> 1);
+      colors_[i] = color_of(std::bit_cast<float>(static_cast<std::int32_t>(std::min<std::int64_t>(middle, high_))));
+    }
+  }
+  /// @param bits  of a float that is no NaN; negative ones are below every magnitude
+  QRgb operator()(std::int32_t bits) const {
+    return colors_[static_cast<std::size_t>((std::clamp(bits, low_, high_) - low_) >> shift_)];
+  }
+
+ private:
+  std::int32_t low_ = 0, high_ = 0;
+  int shift_ = 0;
+  std::vector<QRgb> colors_;
+};
 
 class Mapper {
  public:
-  explicit Mapper(const HeatmapRender& render) : render_(render), lut_(ColorMap::get(render.map).lut().data()) {
+  explicit Mapper(const HeatmapRender& render)
+      : kind_(render.scale.kind), mark_zero_(render.mark_zero), lut_(ColorMap::get(render.map).lut().data()) {
     const auto& s = render.scale;
-    if (s.kind == analysis::ScaleKind::Linear) {
-      offset_ = static_cast<float>(s.low);
+    const auto exact = [&](float v) { return lut_[static_cast<std::size_t>(s.position(v) * 255.0 + 0.5)]; };
+    if (kind_ == analysis::ScaleKind::Log10) {
+      positive_ = MagnitudeTable(static_cast<float>(s.low), static_cast<float>(s.high), exact);
+    } else if (kind_ == analysis::ScaleKind::SymLog) {
+      // Linear between -width and +width, a table of magnitudes on either side.
+      width_ = static_cast<float>(s.linear_width);
+      const auto top = static_cast<float>(std::max({std::fabs(s.low), std::fabs(s.high), s.linear_width}));
+      positive_ = MagnitudeTable(width_, top, exact);
+      negative_ = MagnitudeTable(width_, top, [&](float v) { return exact(-v); });
+      const double from = s.position(-s.linear_width) * 255.0, to = s.position(s.linear_width) * 255.0;
+      gain_ = static_cast<float>((to - from) / (2.0 * s.linear_width));
+      offset_ = static_cast<float>(from) + width_ * gain_;
+    } else {
       gain_ = static_cast<float>(255.0 / (s.high - s.low));
-    } else if (s.kind == analysis::ScaleKind::Log10) {
-      offset_ = static_cast<float>(std::log2(s.low));
-      gain_ = static_cast<float>(255.0 / (std::log2(s.high) - std::log2(s.low)));
+      offset_ = -static_cast<float>(s.low) * gain_;
     }
   }
 
   QRgb operator()(float v) const {
-    if (v != v) return ColorMap::kNan;
-    if (std::isinf(v)) return ColorMap::kInfinite;
-    if (v == 0.0f && render_.mark_zero) return ColorMap::kZero;
-    float position = 0.0f;
-    switch (render_.scale.kind) {
-      case analysis::ScaleKind::Linear:
-        position = (v - offset_) * gain_;
-        break;
-      case analysis::ScaleKind::Log10:
-        position = v > 0 ? (fast_log2(v) - offset_) * gain_ : 0.0f;
-        break;
-      case analysis::ScaleKind::SymLog:
-        position = static_cast<float>(render_.scale.position(v) * 255.0);
-        break;
-    }
-    return lut_[static_cast<std::size_t>(std::clamp(position, 0.0f, 255.0f) + 0.5f)];
+    const auto bits = std::bit_cast<std::uint32_t>(v), magnitude = bits & kMagnitude;
+    if (magnitude >= kInfinity) return magnitude > kInfinity ? ColorMap::kNan : ColorMap::kInfinite;
+    if (magnitude == 0 && mark_zero_) return ColorMap::kZero;
+    if (kind_ == analysis::ScaleKind::Log10) return positive_(static_cast<std::int32_t>(bits));
+    if (kind_ == analysis::ScaleKind::SymLog && std::fabs(v) > width_)
+      return (v < 0 ? negative_ : positive_)(static_cast<std::int32_t>(magnitude));
+    return lut_[static_cast<std::size_t>(std::clamp(v * gain_ + offset_, 0.0f, 255.0f) + 0.5f)];
   }
 
  private:
-  const HeatmapRender& render_;
+  analysis::ScaleKind kind_;
+  bool mark_zero_;
   const QRgb* lut_;
-  float offset_ = 0.0f, gain_ = 1.0f;
+  float offset_ = 0.0f, gain_ = 1.0f, width_ = 0.0f;
+  MagnitudeTable positive_, negative_;
 };
 
 struct Span {
@@ -83,79 +111,148 @@ std::vector<Span> spans(double from, double extent, int pixels, std::int64_t fac
 float larger(float a, float b) { return (b > a) | (b != b) ? b : a; }
 float extreme(float a, float b) { return (std::fabs(b) > std::fabs(a)) | (b != b) ? b : a; }
 
+/// Draws the pixel rows of one band at a time; nothing that two bands would write.
+class BandPainter {
+ public:
+  BandPainter(const HeatmapRender& render, const analysis::PyramidLevel& level, std::vector<Span> xs,
+              std::vector<Span> ys)
+      : render_(render), level_(level), color_(render), xs_(std::move(xs)), ys_(std::move(ys)) {
+    first_ = level.mean.shape[1];
+    for (const Span& s : xs_)
+      if (s.end > s.begin) first_ = std::min(first_, s.begin), last_ = std::max(last_, s.end);
+  }
+
+  bool isEmpty() const { return first_ >= last_; }
+  /// Whether every pixel gets a colour.
+  bool isOpaque() const {
+    const auto filled = [](const Span& s) { return s.end > s.begin; };
+    return !render_.causal && std::all_of(xs_.begin(), xs_.end(), filled) &&
+           std::all_of(ys_.begin(), ys_.end(), filled);
+  }
+
+  void paint(uchar* bits, qsizetype stride, int from, int to) const {
+    std::vector<float> row(static_cast<std::size_t>(last_ - first_));
+    const QRgb* drawn = nullptr;
+    for (int y = from; y < to; ++y) {
+      const Span& rows = ys_[static_cast<std::size_t>(y)];
+      if (rows.end <= rows.begin) continue;
+      auto* line = reinterpret_cast<QRgb*>(bits + y * stride);
+      if (drawn && rows.begin == ys_[static_cast<std::size_t>(y - 1)].begin &&
+          rows.end == ys_[static_cast<std::size_t>(y - 1)].end) {
+        std::copy(drawn, drawn + xs_.size(), line);
+      } else {
+        pool(rows, row);
+        colour(rows, row, line);
+      }
+      drawn = line;
+    }
+  }
+
+ private:
+  /// The rows of a span as one, column by column.
+  void pool(const Span& rows, std::vector<float>& out) const {
+    const auto start = [&](const TensorView& t, std::int64_t r) { return t.data + r * level_.mean.shape[1] + first_; };
+    const std::size_t width = out.size();
+    for (std::int64_t r = rows.begin; r < rows.end; ++r) {
+      const bool first = r == rows.begin;
+      if (render_.pool == PixelPool::Mean) {
+        const float* p = start(level_.mean, r);
+        for (std::size_t i = 0; i < width; ++i) out[i] = first ? p[i] : out[i] + p[i];
+      } else if (render_.pool == PixelPool::Max) {
+        const float* p = start(level_.max, r);
+        for (std::size_t i = 0; i < width; ++i) out[i] = first ? p[i] : larger(out[i], p[i]);
+      } else {
+        const float *p = start(level_.max, r), *q = start(level_.min, r);
+        for (std::size_t i = 0; i < width; ++i) out[i] = extreme(first ? p[i] : extreme(out[i], p[i]), q[i]);
+      }
+    }
+  }
+
+  void colour(const Span& rows, const std::vector<float>& row, QRgb* line) const {
+    const auto count = static_cast<float>(rows.end - rows.begin);
+    const std::int64_t visible = rows.end * level_.factor - 1 - render_.diagonal;
+    for (std::size_t x = 0; x < xs_.size(); ++x) {
+      const Span& s = xs_[x];
+      if (s.end <= s.begin || (render_.causal && s.begin * level_.factor > visible)) continue;
+      if (x > 0 && s.begin == xs_[x - 1].begin && s.end == xs_[x - 1].end) {
+        line[x] = line[x - 1];
+        continue;
+      }
+      float value = row[static_cast<std::size_t>(s.begin - first_)];
+      for (std::int64_t c = s.begin + 1; c < s.end; ++c) {
+        const float v = row[static_cast<std::size_t>(c - first_)];
+        value = render_.pool == PixelPool::Mean  ? value + v
+                : render_.pool == PixelPool::Max ? larger(value, v)
+                                                 : extreme(value, v);
+      }
+      if (render_.pool == PixelPool::Mean) value /= count * static_cast<float>(s.end - s.begin);
+      line[x] = color_(value);
+    }
+  }
+
+  const HeatmapRender& render_;
+  const analysis::PyramidLevel& level_;
+  const Mapper color_;
+  const std::vector<Span> xs_, ys_;
+  std::int64_t first_ = 0, last_ = 0;
+};
+
+/// Its own threads: the global ones may be busy with minutes of work.
+QThreadPool& band_threads() {
+  static QThreadPool pool;
+  return pool;
+}
+
 }  // namespace
 
-QRgb heatmap_color(const HeatmapRender& render, float value) { return Mapper(render)(value); }
+QRgb heatmap_color(const HeatmapRender& render, float value) {
+  // One value: without the tables that a whole picture is worth.
+  if (!std::isfinite(value) || value == 0.0f || render.scale.kind == analysis::ScaleKind::Linear) {
+    HeatmapRender plain = render;
+    if (value != 0.0f || render.mark_zero) plain.scale.kind = analysis::ScaleKind::Linear;
+    return Mapper(plain)(value);
+  }
+  return ColorMap::get(render.map).color(render.scale.position(value));
+}
 
 QImage render_heatmap(const HeatmapRender& render, const QRectF& viewport, const QSize& size,
                       std::int64_t* factor_used) {
   QImage image(size, QImage::Format_ARGB32_Premultiplied);
   image.fill(Qt::transparent);
   if (!render.data || render.data->levels.empty() || size.isEmpty() || viewport.isEmpty()) return image;
+  if (render.tile && render.tile->covers(viewport.left(), viewport.top(), viewport.right(), viewport.bottom())) {
+    HeatmapRender exact = render;
+    exact.data = &render.tile->plane;
+    exact.tile = nullptr;
+    exact.diagonal = render.diagonal + render.tile->col - render.tile->row;
+    return render_heatmap(
+        exact, viewport.translated(-static_cast<double>(render.tile->col), -static_cast<double>(render.tile->row)),
+        size, factor_used);
+  }
   const auto& level =
       analysis::pick_level(*render.data, viewport.width() / size.width(), viewport.height() / size.height());
   if (factor_used) *factor_used = level.factor;
-  const std::int64_t rows = level.mean.shape[0], cols = level.mean.shape[1];
-  const auto xs = spans(viewport.x(), viewport.width(), size.width(), level.factor, cols);
-  const auto ys = spans(viewport.y(), viewport.height(), size.height(), level.factor, rows);
-  std::int64_t first = cols, last = 0;
-  for (const Span& s : xs)
-    if (s.end > s.begin) first = std::min(first, s.begin), last = std::max(last, s.end);
-  if (first >= last) return image;
-  const Mapper color(render);
-  const auto width = static_cast<std::size_t>(last - first);
-  std::vector<float> top(width), bottom(width);
-  Span previous{-1, -1};
-  const QRgb* drawn = nullptr;
-  for (int y = 0; y < size.height(); ++y) {
-    const Span& rows_here = ys[static_cast<std::size_t>(y)];
-    if (rows_here.end <= rows_here.begin) continue;
-    auto* line = reinterpret_cast<QRgb*>(image.scanLine(y));
-    if (drawn && rows_here.begin == previous.begin && rows_here.end == previous.end) {
-      std::copy(drawn, drawn + size.width(), line);
-      continue;
-    }
-    const auto start = [&](const TensorView& t, std::int64_t r) { return t.data + r * cols + first; };
-    const float* const mean0 = start(level.mean, rows_here.begin);
-    const float* const max0 = start(level.max, rows_here.begin);
-    const float* const min0 = start(level.min, rows_here.begin);
-    const auto count = static_cast<float>(rows_here.end - rows_here.begin);
-    if (render.pool == PixelPool::Mean) {
-      std::copy(mean0, mean0 + width, top.begin());
-    } else if (render.pool == PixelPool::Max) {
-      std::copy(max0, max0 + width, top.begin());
-    } else {
-      for (std::size_t i = 0; i < width; ++i) top[i] = extreme(max0[i], min0[i]);
-    }
-    for (std::int64_t r = rows_here.begin + 1; r < rows_here.end; ++r) {
-      if (render.pool == PixelPool::Mean) {
-        const float* p = start(level.mean, r);
-        for (std::size_t i = 0; i < width; ++i) top[i] += p[i];
-      } else if (render.pool == PixelPool::Max) {
-        const float* p = start(level.max, r);
-        for (std::size_t i = 0; i < width; ++i) top[i] = larger(top[i], p[i]);
-      } else {
-        const float *p = start(level.max, r), *q = start(level.min, r);
-        for (std::size_t i = 0; i < width; ++i) top[i] = extreme(extreme(top[i], p[i]), q[i]);
-      }
-    }
-    for (int x = 0; x < size.width(); ++x) {
-      const Span& s = xs[static_cast<std::size_t>(x)];
-      if (s.end <= s.begin) continue;
-      if (render.causal && s.begin > rows_here.end - 1) continue;
-      float value = top[static_cast<std::size_t>(s.begin - first)];
-      for (std::int64_t c = s.begin + 1; c < s.end; ++c) {
-        const float v = top[static_cast<std::size_t>(c - first)];
-        value = render.pool == PixelPool::Mean  ? value + v
-                : render.pool == PixelPool::Max ? larger(value, v)
-                                                : extreme(value, v);
-      }
-      if (render.pool == PixelPool::Mean) value /= count * static_cast<float>(s.end - s.begin);
-      line[x] = color(value);
-    }
-    previous = rows_here;
-    drawn = line;
-  }
+  const BandPainter bands(render, level,
+                          spans(viewport.x(), viewport.width(), size.width(), level.factor, level.mean.shape[1]),
+                          spans(viewport.y(), viewport.height(), size.height(), level.factor, level.mean.shape[0]));
+  if (bands.isEmpty()) return image;
+  const std::int64_t pixels = std::int64_t{size.width()} * size.height();
+  const int count = static_cast<int>(std::clamp<std::int64_t>(
+      pixels / kPixelsABand, 1, std::min({kMostThreads, QThread::idealThreadCount(), size.height()})));
+  uchar* const bits = image.bits();
+  const qsizetype stride = image.bytesPerLine();
+  const auto band = [&](int i) {
+    bands.paint(bits, stride, size.height() * i / count, size.height() * (i + 1) / count);
+  };
+  QSemaphore done;
+  for (int i = 1; i < count; ++i)
+    band_threads().start([&, i] {
+      band(i);
+      done.release();
+    });
+  band(0);
+  done.acquire(count - 1);
+  if (bands.isOpaque()) image.reinterpretAsFormat(QImage::Format_RGB32);
   return image;
 }
 

@@ -12,8 +12,10 @@
 namespace qs {
 namespace {
 
-constexpr double kProfile = 34.0;
+constexpr double kProfile = 34.0;  ///< height of the profile above, and of the bars of the one at the right
 constexpr int kLargestImage = 8192;
+constexpr double kSmallestText = 9.0;   ///< pixels a line, below which numbers in cells are left out
+constexpr double kTileSight = 1 << 21;  ///< cells in sight below which they are worth fetching
 
 QString label_of(const PanelAxis& axis, std::int64_t index) {
   return axis.label ? axis.label(index) : QString::number(index);
@@ -26,14 +28,36 @@ double widest_label(const PanelAxis& axis, double from, double to, const QFontMe
   return widest;
 }
 
+/// Bars and, beside them, their caption.
+double right_profile_width(const FigureStyle& style) { return kProfile + QFontMetricsF(style.font).height(); }
+
 }  // namespace
 
 void HeatmapPanel::setData(std::shared_ptr<const analysis::TilePyramid> data) {
   if (data_ && data && (data->rows != data_->rows || data->cols != data_->cols)) viewport_.reset();
   data_ = std::move(data);
+  tile_.reset();
   drawn_.reset();
   plane_ = data_ ? analysis::summarize(*data_) : analysis::PlaneSummary{};
   if (cursor && (!data_ || cursor->row >= rows() || cursor->col >= cols())) cursor.reset();
+}
+
+void HeatmapPanel::setTile(std::shared_ptr<const analysis::ExactTile> tile) {
+  if (tile == tile_) return;
+  tile_ = std::move(tile);
+  drawn_.reset();
+}
+
+bool HeatmapPanel::tileCovers(const QRectF& cells) const {
+  return tile_ && tile_->covers(cells.left(), cells.top(), cells.right(), cells.bottom());
+}
+
+QRect HeatmapPanel::missingTile() const {
+  const QRectF v = viewport();
+  if (isEmpty() || data_->exact() || v.width() * v.height() > kTileSight || tileCovers(v)) return {};
+  const QRectF wide = v.adjusted(-v.width() / 2, -v.height() / 2, v.width() / 2, v.height() / 2)
+                          .intersected(QRectF(0, 0, static_cast<double>(cols()), static_cast<double>(rows())));
+  return wide.toAlignedRect();
 }
 
 QRectF HeatmapPanel::viewport() const {
@@ -70,7 +94,7 @@ QRectF HeatmapPanel::bodyRect(const QRectF& target, const FigureStyle& style) co
   const QRectF v = viewport();
   const double left =
       12 + widest_label(y, v.top(), v.bottom(), metrics) + (y.title.isEmpty() ? 0 : metrics.height() + 2);
-  double right = rightProfile.empty() ? 8 : kProfile + 8;
+  double right = rightProfile.empty() ? 8 : right_profile_width(style) + 8;
   if (showColorBar) right += color_bar_width(style, scale, !valueTitle.isEmpty()) + 10;
   const double top = titleHeight(style) + (topProfile.empty() ? 2 : kProfile + 4) + (x.brackets ? 5 : 0);
   const double bottom = metrics.height() + 8 + (x.title.isEmpty() ? 0 : metrics.height());
@@ -81,7 +105,7 @@ QRectF HeatmapPanel::bodyRect(const QRectF& target, const FigureStyle& style) co
 QRectF HeatmapPanel::colorBarRect(const QRectF& target, const FigureStyle& style) const {
   if (!showColorBar) return {};
   const QRectF body = bodyRect(target, style);
-  const double left = body.right() + (rightProfile.empty() ? 10 : kProfile + 14);
+  const double left = body.right() + (rightProfile.empty() ? 10 : right_profile_width(style) + 14);
   return {left, body.top(), target.right() - left, body.height()};
 }
 
@@ -107,8 +131,15 @@ std::optional<Cell> HeatmapPanel::cellAt(QPointF at, const QRectF& target, const
 }
 
 HeatmapRender HeatmapPanel::request() const {
-  return {data_.get(), scale,           map, scale.is_signed && pool == PixelPool::Max ? PixelPool::Extreme : pool,
-          causal,      !scale.is_signed};
+  HeatmapRender render;
+  render.data = data_.get();
+  render.scale = scale;
+  render.map = map;
+  render.pool = scale.is_signed && pool == PixelPool::Max ? PixelPool::Extreme : pool;
+  render.causal = causal;
+  render.mark_zero = !scale.is_signed;
+  render.tile = tile_.get();
+  return render;
 }
 
 QImage HeatmapPanel::renderBody(const QSize& size) const {
@@ -154,22 +185,39 @@ void HeatmapPanel::paintBody(QPainter& painter, const QRectF& body, const Figure
       drawn_->map != map || drawn_->pool != pool || drawn_->data != data_.get()) {
     drawn_ = Drawn{renderBody(size), viewport(), size, scale, map, pool, data_.get()};
   }
-  painter.drawImage(body, drawn_->image);
+  // On whole device pixels, one to one: anything else would scale the picture on its way.
+  const QPointF corner = device.map(body.topLeft());
+  bool invertible = false;
+  const QTransform back = device.inverted(&invertible);
+  const QPointF at = invertible ? back.map(QPointF(std::round(corner.x()), std::round(corner.y()))) : body.topLeft();
+  painter.drawImage(QRectF(at, QSizeF(size.width() / dpr_x, size.height() / dpr_y)), drawn_->image);
 }
 
 void HeatmapPanel::paintCellTexts(QPainter& painter, const QRectF& body, const FigureStyle& style) const {
   const QRectF v = viewport();
   const double width = body.width() / v.width(), height = body.height() / v.height();
+  // Fewer digits first, then a smaller font, down to what can still be read.
   const QFontMetricsF metrics(style.font);
-  if (width < metrics.horizontalAdvance(QStringLiteral("0.000")) + 4 || height < metrics.height() + 1) return;
-  painter.setFont(style.font);
+  const int digits = width < metrics.horizontalAdvance(QStringLiteral("0.000")) + 4 ? 2 : 3;
+  const double text_width = metrics.horizontalAdvance(digits == 2 ? QStringLiteral("0.00") : QStringLiteral("0.000"));
+  const double shrink = std::min({1.0, (width - 3) / text_width, (height - 1) / metrics.height()});
+  if (metrics.height() * shrink < kSmallestText) return;
+  QFont font = style.font;
+  if (font.pixelSize() > 0) {
+    font.setPixelSize(std::max(1, static_cast<int>(font.pixelSize() * shrink)));
+  } else {
+    font.setPointSizeF(font.pointSizeF() * shrink);
+  }
+  painter.setFont(font);
+  const QFontMetricsF used(font);
   for (auto r = static_cast<std::int64_t>(v.top()); r < std::min<double>(v.bottom(), static_cast<double>(rows())); ++r)
     for (auto c = static_cast<std::int64_t>(v.left()); c < std::min<double>(v.right(), static_cast<double>(cols()));
          ++c) {
       const float value = data_->at(r, c);
       painter.setPen(oklab_lightness(colorOf(value)) > 0.62 ? QColor(20, 20, 20) : QColor(245, 245, 245));
       const QRectF cell(toScreen(static_cast<double>(c), static_cast<double>(r), body), QSizeF(width, height));
-      painter.drawText(cell, Qt::AlignCenter, number_text(value, 3));
+      const QString text = number_text(value, digits);
+      if (used.horizontalAdvance(text) <= width) painter.drawText(cell, Qt::AlignCenter, text);
     }
 }
 
@@ -196,9 +244,9 @@ void HeatmapPanel::paintOverlays(QPainter& painter, const QRectF& body, const Fi
       const QPointF p = toScreen(at, at, body);
       const QLineF line =
           vertical ? QLineF(p.x(), body.top(), p.x(), body.bottom()) : QLineF(body.left(), p.y(), body.right(), p.y());
-      painter.setPen(QPen(QColor(0, 0, 0, 130), style.lineWidth * 2));
+      painter.setPen(QPen(QColor(0, 0, 0, 210), style.lineWidth * 3));
       painter.drawLine(line);
-      painter.setPen(QPen(QColor(255, 255, 255, 200), style.lineWidth));
+      painter.setPen(QPen(QColor(255, 255, 255, 235), style.lineWidth));
       painter.drawLine(line);
     }
   };
@@ -312,11 +360,10 @@ void HeatmapPanel::paintProfiles(QPainter& painter, const QRectF& body, const Fi
       painter.drawText(QPointF(area.left() + 4, area.top() + metrics.ascent()), text);
     } else {
       painter.save();
-      painter.translate(area.right() - 2, area.bottom() - 4);
+      painter.translate(area.right() + metrics.ascent(), area.bottom());
       painter.rotate(-90);
-      painter.drawText(QPointF(0, -metrics.descent() + 2),
-                       metrics.elidedText(QStringLiteral("%1, to %2").arg(caption, number_text(top, 3)), Qt::ElideRight,
-                                          area.height() - 8));
+      painter.drawText(QPointF(0, 0), metrics.elidedText(QStringLiteral("%1, to %2").arg(caption, number_text(top, 3)),
+                                                         Qt::ElideRight, area.height() - 8));
       painter.restore();
     }
   };

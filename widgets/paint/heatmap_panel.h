@@ -58,6 +58,13 @@ class HeatmapPanel : public FigurePanel {
   std::int64_t selectedRow = -1, selectedCol = -1;  ///< outlined
 
   void setData(std::shared_ptr<const analysis::TilePyramid> data);
+  /// Exact cells of a part, for data of which only coarse levels are known; null: none. Forgotten by setData.
+  void setTile(std::shared_ptr<const analysis::ExactTile> tile);
+  const std::shared_ptr<const analysis::ExactTile>& tile() const { return tile_; }
+  bool tileCovers(const QRectF& cells) const;
+  /// What to fetch so that the viewport is exact, with a margin to pan within; empty when nothing is missing or too
+  /// much is in sight.
+  QRect missingTile() const;
   const std::shared_ptr<const analysis::TilePyramid>& data() const { return data_; }
   std::int64_t rows() const { return data_ ? data_->rows : 0; }
   std::int64_t cols() const { return data_ ? data_->cols : 0; }
@@ -92,6 +99,7 @@ class HeatmapPanel : public FigurePanel {
   void paintAxes(QPainter& painter, const QRectF& target, const QRectF& body, const FigureStyle& style) const;
 
   std::shared_ptr<const analysis::TilePyramid> data_;
+  std::shared_ptr<const analysis::ExactTile> tile_;
   std::optional<QRectF> viewport_;
   analysis::PlaneSummary plane_;
   mutable std::int64_t factor_ = 1;

@@ -62,6 +62,7 @@ void LinePanel::zoom(double factor, double center) {
 void LinePanel::pan(double by) { setViewport(viewport().left() + by, viewport().right() + by); }
 
 analysis::ColorScale LinePanel::yScale() const {
+  if (painted_) return *painted_;
   analysis::ColorScale scale;
   scale.kind = logY ? analysis::ScaleKind::Log10 : analysis::ScaleKind::Linear;
   double low = std::numeric_limits<double>::infinity(), high = -low;
@@ -136,6 +137,55 @@ std::optional<std::int64_t> LinePanel::indexAt(double x, const QRectF& body) con
   return static_cast<std::int64_t>(low);
 }
 
+int LinePanel::crowding(const QRectF& area, const QRectF& body) const {
+  int count = 0;
+  for (const LineSeries& line : series) {
+    if (line.y.size() < 2) continue;
+    // Sampled along x at the distance of a few pixels, so that a segment across the area counts as well as a point.
+    std::size_t i = 0;
+    double last = 0.0;
+    bool known = false;
+    for (double x = area.left(); x <= area.right(); x += 3.0) {
+      const double axis = axisAt(x, body);
+      if (axis < xOfIndex(line, 0) || axis > xOfIndex(line, line.y.size() - 1)) continue;
+      while (i + 2 < line.y.size() && xOfIndex(line, i + 1) < axis) ++i;
+      const double a = yOf(line.y[i], body), b = yOf(line.y[i + 1], body);
+      const double from = xOfIndex(line, i), width = xOfIndex(line, i + 1) - from;
+      const double y = width > 0 ? a + (b - a) * std::clamp((axis - from) / width, 0.0, 1.0) : a;
+      const double before = known ? last : y;
+      if (std::max(before, y) >= area.top() - 3 && std::min(before, y) <= area.bottom() + 3) ++count;
+      last = y;
+      known = true;
+    }
+  }
+  return count;
+}
+
+QRectF LinePanel::legendRect(const QRectF& body, const FigureStyle& style) const {
+  if (series.size() < 2) return {};
+  const QFontMetricsF metrics(style.font);
+  double widest = 0.0;
+  for (const LineSeries& line : series) widest = std::max(widest, metrics.horizontalAdvance(line.name));
+  const QSizeF size(widest + 36, static_cast<double>(series.size()) * metrics.height() + 4);
+  const double right = body.right() - size.width() - 2, left = body.left() + 2;
+  const double top = body.top() + 2, bottom = body.bottom() - size.height() - 2;
+  QRectF best;
+  int fewest = std::numeric_limits<int>::max();
+  for (const QPointF& corner :
+       {QPointF(right, bottom), QPointF(right, top), QPointF(left, bottom), QPointF(left, top)}) {
+    const QRectF area(corner, size);
+    int crowd = crowding(area, body);
+    const bool captioned = corner.y() == top && (!caption.isEmpty() || !marks.empty());
+    if (captioned) crowd += 500;
+    if (threshold) {
+      const double y = yOf(*threshold, body);
+      if (y > area.top() && y < area.bottom()) crowd += 100;
+    }
+    if (crowd < fewest) best = area, fewest = crowd;
+  }
+  return best;
+}
+
 void LinePanel::paint(QPainter& painter, const QRectF& target, const FigureStyle& style) {
   painter.save();
   paintTitle(painter, target, style);
@@ -146,6 +196,7 @@ void LinePanel::paint(QPainter& painter, const QRectF& target, const FigureStyle
   }
   const QRectF body = bodyRect(target, style);
   const analysis::ColorScale scale = yScale();
+  painted_ = scale;
   const QFontMetricsF metrics(style.font);
   const QRectF v = viewport();
   std::vector<AxisTick> xs, ys;
@@ -202,15 +253,24 @@ void LinePanel::paint(QPainter& painter, const QRectF& target, const FigureStyle
     painter.drawText(QPointF(x + 4 + width > body.right() ? x - 4 - width : x + 4, mark_y), mark.label);
     mark_y += metrics.height();
   }
+  const QRectF legend = legendRect(body, style);
   if (threshold) {
     const double y = yOf(*threshold, body);
     painter.setPen(QPen(style.warning, style.lineWidth * 1.2, Qt::DashLine));
     painter.drawLine(QPointF(body.left(), y), QPointF(body.right(), y));
     painter.setPen(style.warning);
-    const double width = metrics.horizontalAdvance(thresholdLabel);
-    painter.drawText(QPointF(std::max(body.left() + 4, body.right() - width - 4),
-                             y < body.top() + metrics.height() + 4 ? y + metrics.ascent() + 2 : y - 4),
-                     thresholdLabel);
+    const QSizeF size(metrics.horizontalAdvance(thresholdLabel), metrics.height());
+    const bool above = y >= body.top() + size.height() + 4;
+    // Where neither a curve nor the legend is: from the left edge to the right one.
+    QRectF best;
+    int fewest = std::numeric_limits<int>::max();
+    for (int step = 0; step <= 4; ++step) {
+      const double x = body.left() + 4 + step * std::max(0.0, body.width() - size.width() - 8) / 4;
+      const QRectF area(QPointF(x, above ? y - size.height() - 2 : y + 2), size);
+      const int crowd = crowding(area, body) + (area.intersects(legend) ? 1000 : 0);
+      if (crowd < fewest) best = area, fewest = crowd;
+    }
+    painter.drawText(QPointF(best.left(), best.top() + metrics.ascent()), thresholdLabel);
   }
   if (cursor && *cursor >= 0 && static_cast<std::size_t>(*cursor) < series.front().y.size()) {
     const auto i = static_cast<std::size_t>(*cursor);
@@ -227,25 +287,18 @@ void LinePanel::paint(QPainter& painter, const QRectF& target, const FigureStyle
   paint_vertical_axis(painter, style, body.top(), body.bottom(), body.left(), ys, yTitle,
                       target.left() + 4 + metrics.ascent());
   if (series.size() > 1) {
-    const auto& first = series.front().y;
-    const bool falling = !first.empty() && first.front() > first.back();
-    const double rows = static_cast<double>(series.size());
-    const double legend_top = falling ? body.top() + (threshold ? 0.5 : 0.08) * body.height() - metrics.height()
-                                      : body.bottom() - 4 - rows * metrics.height();
-    double widest = 0.0;
-    for (const LineSeries& line : series) widest = std::max(widest, metrics.horizontalAdvance(line.name));
     QColor behind = style.background;
     behind.setAlphaF(0.8f);
-    painter.fillRect(QRectF(body.right() - widest - 36, legend_top - 2, widest + 34, rows * metrics.height() + 4),
-                     behind);
-    double y = legend_top + metrics.ascent();
+    painter.fillRect(legend, behind);
+    double y = legend.top() + 2 + metrics.ascent();
+    const double right = legend.right() - 6;
     for (const LineSeries& line : series) {
       const QColor color = line.color == 0 ? style.accent : line.color == 1 ? style.accentB : style.muted;
       const double width = metrics.horizontalAdvance(line.name);
       painter.setPen(QPen(color, style.lineWidth * 2, line.dashed ? Qt::DashLine : Qt::SolidLine));
-      painter.drawLine(QPointF(body.right() - width - 32, y - 4), QPointF(body.right() - width - 12, y - 4));
+      painter.drawLine(QPointF(right - width - 24, y - 4), QPointF(right - width - 4, y - 4));
       painter.setPen(style.foreground);
-      painter.drawText(QPointF(body.right() - width - 8, y), line.name);
+      painter.drawText(QPointF(right - width, y), line.name);
       y += metrics.height();
     }
   }
@@ -258,6 +311,7 @@ void LinePanel::paint(QPainter& painter, const QRectF& target, const FigureStyle
         body.adjusted(8, 0, -8, 0).translated(0, marks.empty() ? 4 : mark_y - body.top() - metrics.ascent() + 4),
         Qt::AlignTop | Qt::AlignRight | Qt::TextWordWrap, caption);
   }
+  painted_.reset();
   painter.restore();
 }
 

@@ -54,8 +54,11 @@ class LinePanel : public FigurePanel {
   analysis::ColorScale yScale() const;
   double toX(double x) const;
   double screenX(double axis, const QRectF& body) const;
+  int crowding(const QRectF& area, const QRectF& body) const;  ///< how much of the curves lies in `area`
+  QRectF legendRect(const QRectF& body, const FigureStyle& style) const;
 
   std::optional<std::pair<double, double>> view_;
+  std::optional<analysis::ColorScale> painted_;  ///< while painting: of the data, found once
 };
 
 }  // namespace qs

@@ -13,6 +13,9 @@ namespace qs {
 void MetricStripPanel::setVariants(std::vector<analysis::MetricPair> variants) {
   variants_ = std::move(variants);
   disagree_ = analysis::disagreements(variants_);
+  note = std::find(disagree_.begin(), disagree_.end(), true) == disagree_.end()
+             ? QString()
+             : QObject::tr("disagree: reconstruction ranks the variants differently from function");
 }
 
 QRectF MetricStripPanel::bodyRect(const QRectF& target, const FigureStyle& style) const {
@@ -86,6 +89,54 @@ QString MetricStripPanel::summary() const {
                       number_text(variants_[i].reconstruction), functionalTitle, number_text(variants_[i].functional),
                       disagree_[i] ? QObject::tr(" (the two disagree)") : QString());
   return parts.join(QStringLiteral("; "));
+}
+
+QRectF CodeStripPanel::bodyRect(const QRectF& target, const FigureStyle& style) const {
+  return target.adjusted(8, titleHeight(style) + 2, -8, -QFontMetricsF(style.font).height() - 4);
+}
+
+void CodeStripPanel::paint(QPainter& painter, const QRectF& target, const FigureStyle& style) {
+  painter.save();
+  const auto used = std::count_if(codes.counts.begin(), codes.counts.end(), [](std::int64_t n) { return n > 0; });
+  note = isEmpty() ? QString() : QObject::tr("%1 of %2 used").arg(used).arg(codes.counts.size());
+  paintTitle(painter, target, style);
+  if (isEmpty()) {
+    paintPlaceholder(painter, target, style);
+    painter.restore();
+    return;
+  }
+  const QRectF body = bodyRect(target, style);
+  const QFontMetricsF metrics(style.font);
+  const auto count = static_cast<double>(codes.counts.size());
+  const auto top =
+      static_cast<double>(std::max<std::int64_t>(1, *std::max_element(codes.counts.begin(), codes.counts.end())));
+  const double step = body.width() / count, gap = step > 4 ? 1.0 : 0.0;
+  painter.setFont(style.font);
+  double free_from = body.left() - 4;
+  for (std::size_t i = 0; i < codes.counts.size(); ++i) {
+    const double x = body.left() + static_cast<double>(i) * step;
+    const bool extreme = i == 0 || i + 1 == codes.counts.size();
+    const double height = static_cast<double>(codes.counts[i]) / top * body.height();
+    painter.fillRect(QRectF(x, body.top(), step - gap, body.height()), style.grid);
+    painter.fillRect(QRectF(x, body.bottom() - height, step - gap, height), extreme ? style.accentB : style.accent);
+    const QString text = QString::number(i);
+    const double width = metrics.horizontalAdvance(text), at = std::min(x + (step - width) / 2, body.right() - width);
+    const double reserved = extreme ? 0.0 : metrics.horizontalAdvance(QString::number(codes.counts.size() - 1)) + 4;
+    if (at < free_from + 4 || at + width > body.right() - reserved) continue;
+    painter.setPen(style.muted);
+    painter.drawText(QPointF(at, body.bottom() + 2 + metrics.ascent()), text);
+    free_from = at + width;
+  }
+  painter.restore();
+}
+
+QString CodeStripPanel::summary() const {
+  if (isEmpty()) return placeholder;
+  QStringList parts;
+  for (std::size_t i = 0; i < codes.counts.size(); ++i) parts << QStringLiteral("%1: %2").arg(i).arg(codes.counts[i]);
+  return QObject::tr("%1. Cells of each code: %2; in full precision: %3")
+      .arg(title, parts.join(QStringLiteral(", ")))
+      .arg(codes.full_precision);
 }
 
 }  // namespace qs

@@ -26,4 +26,15 @@ class MetricStripPanel : public FigurePanel {
   std::vector<bool> disagree_;
 };
 
+/// How many cells hold each code of a quantized tensor: one bar a code.
+class CodeStripPanel : public FigurePanel {
+ public:
+  analysis::CodeCounts codes;
+
+  void paint(QPainter& painter, const QRectF& target, const FigureStyle& style) override;
+  QRectF bodyRect(const QRectF& target, const FigureStyle& style) const override;
+  QString summary() const override;
+  bool isEmpty() const override { return codes.counts.empty(); }
+};
+
 }  // namespace qs

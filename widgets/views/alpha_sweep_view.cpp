@@ -18,6 +18,7 @@
 #include "analysis/alpha_curve.h"
 #include "widgets/models/plain_table_model.h"
 #include "widgets/models/results_model.h"
+#include "widgets/plot_range.h"
 #include "widgets/selection_hub.h"
 #include "widgets/views/layer_alpha_map.h"
 
@@ -43,6 +44,16 @@ QVector<PlotPoint> peaks(const std::vector<float>& values) {
     points.append({static_cast<double>(peak), values[peak]});
   }
   return points;
+}
+
+PlotExtent extentOf(const QVector<PlotSeries>& all) {
+  PlotExtent extent;
+  for (const PlotSeries& series : all) {
+    for (const PlotPoint& point : series.points) {
+      for (const double value : {point.y, point.low, point.high}) extent.add(value);
+    }
+  }
+  return extent;
 }
 
 }  // namespace
@@ -138,10 +149,11 @@ void AlphaSweepView::makeControls() {
   mode_->addItems({tr("Layer error"), tr("Perplexity")});
   run_ = button(QStringLiteral("alpha_run"), tr("Sweep"),
                 tr("Run the grid 0.35 to 0.90 in steps of 0.05; finished points are kept"));
-  add_ = button(QStringLiteral("alpha_add"), tr("Add point"), tr("Run the model at the slider's alpha"));
+  add_ = button(QStringLiteral("alpha_add"), tr("+ Point"), tr("Run the model at the slider's alpha"));
   refine_ = button(QStringLiteral("alpha_refine"), tr("Refine"), tr("Halve the grid around the minimum"));
   cancel_ = button(QStringLiteral("alpha_cancel"), tr("Cancel"), tr("Stop the sweep; finished points stay"));
-  auto* label = new QLabel(tr("&alpha"), this);
+  auto* label = new QLabel(tr("&α"), this);
+  label->setToolTip(tr("Alpha"));
   row->addWidget(label);
   slider_ = new QSlider(Qt::Horizontal, this);
   slider_->setObjectName(QStringLiteral("alpha_slider"));
@@ -155,7 +167,7 @@ void AlphaSweepView::makeControls() {
   slider_->setTickInterval(10);
   slider_->setTickPosition(QSlider::TicksBelow);
   slider_->setValue(50);
-  slider_->setMinimumWidth(120);
+  slider_->setMinimumWidth(80);
   slider_->installEventFilter(this);
   row->addWidget(slider_, 1);
   value_ = new QDoubleSpinBox(this);
@@ -172,7 +184,9 @@ void AlphaSweepView::makeControls() {
                   tr("Bits of weights and activations that map and balance show"));
   pair_ = combo(QStringLiteral("alpha_pair"), tr("Folded pair"), tr("Norm whose channels the migration plot shows"));
   pair_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
-  pair_->setMinimumContentsLength(14);
+  pair_->setMinimumContentsLength(16);
+  mode_->setMinimumWidth(mode_->sizeHint().width());
+  scheme_->setSizeAdjustPolicy(QComboBox::AdjustToContents);
 
   connect(run_, &QToolButton::clicked, this, [this] { Q_EMIT sweepRequested(modelMode()); });
   connect(add_, &QToolButton::clicked, this, [this] { Q_EMIT pointsRequested({alpha_}, modelMode()); });
@@ -257,6 +271,7 @@ void AlphaSweepView::setResult(const AlphaSweepResult& result) {
   scheme_->clear();
   for (const AlphaScheme& each : result.schemes) scheme_->addItem(QString::fromStdString(each.label));
   scheme_->setCurrentIndex(std::min(scheme, scheme_->count() - 1));
+  scheme_->setMinimumWidth(scheme_->sizeHint().width());
   const QString warning = edgeWarning();
   warning_->setText(warning);
   warning_->setVisible(!warning.isEmpty());
@@ -285,6 +300,8 @@ void AlphaSweepView::setSweeping(bool sweeping) {
   add_->setEnabled(!sweeping);
   refine_->setEnabled(!sweeping);
   cancel_->setEnabled(sweeping);
+  run_->setVisible(!sweeping);  // one takes the place of the other
+  cancel_->setVisible(sweeping);
 }
 
 const MigrationInput* AlphaSweepView::pair() const {
@@ -382,6 +399,7 @@ void AlphaSweepView::showSweep() {
   if (perplexity && result_.full_precision > 0)
     spec.rules.append({result_.full_precision, tr("full precision %1").arg(result_.full_precision, 0, 'g', 5)});
   if (!spec.series.isEmpty()) spec.rules.append({alpha_, {}, true, false});
+  if (spec.y.log) fitLogAxis(spec.y, extentOf(spec.series));
   sweep_->setSpec(std::move(spec));
 }
 
@@ -460,6 +478,7 @@ void AlphaSweepView::showBalance() {
       both.points.append({point.alpha, point.total()});
     }
     spec.series = {x, w, both};
+    fitLogAxis(spec.y, extentOf(spec.series));
     spec.rules.append({alpha_, {}, true, false});
   }
   balance_->setSpec(std::move(spec));

@@ -4,6 +4,7 @@
 #include <QEvent>
 #include <QHBoxLayout>
 #include <QLabel>
+#include <QPainter>
 #include <QToolButton>
 #include <QVBoxLayout>
 #include <algorithm>
@@ -45,7 +46,73 @@ QToolButton* smallButton(QWidget* parent, const QString& name, const QString& te
   return button;
 }
 
+/// "24.9 / 177 KiB": the unit once where both have the same.
+QString bytesOf(qint64 part, qint64 whole) {
+  QString left = bytesText(part);
+  const QString right = bytesText(whole), unit = right.section(u' ', -1);
+  if (left.section(u' ', -1) == unit) left.chop(unit.size() + 1);
+  return QStringLiteral("%1 / %2").arg(left, right);
+}
+
 }  // namespace
+
+/// Phrases that wrap as a whole over at most `lines` lines. What does not fit is left out; a phrase that is wider than
+/// the label ends in an ellipsis. text() is everything.
+class PhraseLabel : public QLabel {
+ public:
+  PhraseLabel(int lines, QWidget* parent) : QLabel(parent), most_(lines) {
+    setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Fixed);
+    setMinimumWidth(30);
+  }
+  void setPhrases(const QStringList& phrases) {
+    phrases_ = phrases;
+    setText(phrases.join(kBetween));
+    updateGeometry();
+    update();
+  }
+  QStringList lines(int width) const {
+    const QFontMetrics metrics(small());
+    QStringList lines;
+    for (const QString& phrase : phrases_) {
+      const QString longer = lines.isEmpty() ? phrase : lines.last() + kBetween + phrase;
+      if (!lines.isEmpty() && metrics.horizontalAdvance(longer) <= width) {
+        lines.last() = longer;
+      } else if (lines.size() < most_) {
+        lines << phrase;
+      } else if (most_ == 1) {
+        lines.last() = longer;  // one line ends in an ellipsis
+      }
+    }
+    for (QString& line : lines) line = metrics.elidedText(line, Qt::ElideRight, width);
+    return lines;
+  }
+  // Always the height of all lines, so that the texts of the columns begin at one height.
+  QSize sizeHint() const override { return {150, most_ * QFontMetrics(small()).lineSpacing()}; }
+  QSize minimumSizeHint() const override { return {30, sizeHint().height()}; }
+
+ protected:
+  void paintEvent(QPaintEvent*) override {
+    QPainter painter(this);
+    painter.setPen(palette().color(QPalette::WindowText));
+    const QFontMetrics metrics(small());
+    painter.setFont(small());
+    int baseline = metrics.ascent();
+    for (const QString& line : lines(width())) {
+      painter.drawText(0, baseline, line);
+      baseline += metrics.lineSpacing();
+    }
+  }
+
+ private:
+  QFont small() const {
+    QFont font = this->font();
+    font.setPixelSize(std::max(9, QFontInfo(font).pixelSize() - 1));
+    return font;
+  }
+  static inline const QString kBetween = QStringLiteral(" · ");
+  int most_;
+  QStringList phrases_;
+};
 
 ChatColumn::ChatColumn(int number, QWidget* parent)
     : QFrame(parent), number_(number), ring_(std::make_shared<TokenRing>()) {
@@ -65,8 +132,6 @@ ChatColumn::ChatColumn(int number, QWidget* parent)
   choice_ = new QComboBox(this);
   choice_->setObjectName(QStringLiteral("variant_%1").arg(number));
   choice_->setAccessibleName(isReference() ? tr("Reference variant") : tr("Variant of column %1").arg(number + 1));
-  choice_->setToolTip(isReference() ? tr("The variant that the others are compared with")
-                                    : tr("The variant of this column"));
   choice_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
   choice_->setMinimumContentsLength(8);
   header->addWidget(choice_, 1);
@@ -78,33 +143,25 @@ ChatColumn::ChatColumn(int number, QWidget* parent)
   remove_->setVisible(!isReference());
   column->addLayout(header);
 
-  auto* facts = new QHBoxLayout;
-  bits_ = new QLabel(this);
+  bits_ = new PhraseLabel(1, this);
   bits_->setObjectName(QStringLiteral("bits_%1").arg(number));
-  bits_->setTextInteractionFlags(Qt::NoTextInteraction);
-  bits_->setMinimumWidth(30);
-  bits_->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
+  column->addWidget(bits_);
+  live_ = new PhraseLabel(2, this);
+  live_->setObjectName(QStringLiteral("live_%1").arg(number));
+  column->addWidget(live_);
+  auto* facts = new QHBoxLayout;
   badge_ = new QLabel(this);
   badge_->setObjectName(QStringLiteral("determinism_%1").arg(number));
-  differs_ = smallButton(this, QStringLiteral("divergence_%1").arg(number), QString(),
+  differs_ = smallButton(this, QStringLiteral("divergence_%1").arg(number), tr("≠ token %1").arg(0),
                          tr("Where and why this text leaves the reference"));
   QSizePolicy kept = differs_->sizePolicy();
   kept.setRetainSizeWhenHidden(true);
   differs_->setSizePolicy(kept);
   differs_->hide();
-  facts->addWidget(bits_, 1);
-  facts->addWidget(badge_);
   facts->addWidget(differs_);
+  facts->addStretch(1);
+  facts->addWidget(badge_);
   column->addLayout(facts);
-  live_ = new QLabel(this);
-  live_->setObjectName(QStringLiteral("live_%1").arg(number));
-  live_->setMinimumWidth(30);
-  live_->setWordWrap(true);
-  live_->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
-  live_->setToolTip(
-      tr("Time to the first token, tokens per second of decoding, bytes of the live KV cache counted from its "
-         "allocations against the same tokens in 16-bit floats, context used"));
-  column->addWidget(live_);
   failure_ = new QLabel(this);
   failure_->setObjectName(QStringLiteral("failure_%1").arg(number));
   failure_->setWordWrap(true);
@@ -136,6 +193,11 @@ ChatColumn::ChatColumn(int number, QWidget* parent)
 bool ChatColumn::eventFilter(QObject* watched, QEvent* event) {
   if (watched == flow_ && event->type() == QEvent::FocusIn) Q_EMIT columnFocused();
   return QFrame::eventFilter(watched, event);
+}
+
+void ChatColumn::resizeEvent(QResizeEvent* event) {
+  QFrame::resizeEvent(event);
+  showDivergenceBadge();
 }
 
 void ChatColumn::setChoices(const QList<ChatVariant>& variants) {
@@ -184,6 +246,11 @@ bool ChatColumn::drain() {
     if (steps_.empty()) stats_.secondsToFirst = event.seconds;
     arrival_.push_back(event.seconds);
     fresh << QString::fromStdString(event.step.text);
+    if (event.step.kv_bytes > 0) {
+      stats_.kvBytes = event.step.kv_bytes;
+      stats_.kvBytesIfF16 = event.step.kv_bytes_if_f16;
+    }
+    stats_.context = prompt_tokens_ + static_cast<int>(steps_.size()) + 1;
     steps_.push_back(std::move(event.step));
   }
   if (!fresh.isEmpty()) {
@@ -257,6 +324,23 @@ QString ChatColumn::statsText() const {
   return parts.join(QStringLiteral(" · "));
 }
 
+QStringList ChatColumn::figures() const {
+  QStringList parts;
+  if (state_ == State::Waiting) parts << tr("waiting…");
+  if (state_ == State::Cancelled) parts << tr("stopped");
+  if (state_ == State::Failed) parts << tr("failed");
+  if (stats_.kvBytes >= 0) {
+    parts << tr("KV %1 f16").arg(bytesOf(stats_.kvBytes, stats_.kvBytesIfF16));
+    if (stats_.kvBytesIfF16 > 0)
+      parts << QStringLiteral("%1 %").arg(
+          100.0 * static_cast<double>(stats_.kvBytes) / static_cast<double>(stats_.kvBytesIfF16), 0, 'f', 0);
+  }
+  if (stats_.tokensPerSecond > 0) parts << tr("%1 tok/s").arg(stats_.tokensPerSecond, 0, 'f', 0);
+  if (stats_.context > 0) parts << tr("ctx %1").arg(stats_.context);
+  if (stats_.secondsToFirst >= 0) parts << tr("first %1 s").arg(stats_.secondsToFirst, 0, 'f', 2);
+  return parts;
+}
+
 void ChatColumn::showHeader() {
   QStringList chip;
   if (!variant_.execution.isEmpty()) chip << variant_.execution;
@@ -264,15 +348,20 @@ void ChatColumn::showHeader() {
     if (variant_.kvBits < 15.99) chip << tr("KV %1 bit").arg(variant_.kvBits, 0, 'f', 2);
     if (variant_.weightBits < 15.99) chip << tr("weights %1 bit").arg(variant_.weightBits, 0, 'f', 2);
   }
-  bits_->setText(chip.join(QStringLiteral(" · ")));
-  bits_->setToolTip(variant_.setup);
-  QStringList figures = statsText().split(QStringLiteral(" · "));
-  for (QString& figure : figures) figure.replace(u' ', QChar::Nbsp);  // wraps between figures, not inside one
-  live_->setText(figures.join(QStringLiteral(" · ")));
+  bits_->setPhrases(chip);
+  bits_->setToolTip(chip.isEmpty() ? variant_.setup : bits_->text() + u'\n' + variant_.setup);
+  choice_->setToolTip(
+      (variant_.name.isEmpty() ? QString() : variant_.name + u'\n') +
+      (isReference() ? tr("The variant that the others are compared with") : tr("The variant of this column")));
+  live_->setPhrases(figures());
+  const QString all = statsText();
+  live_->setToolTip((all.isEmpty() ? all : all + QStringLiteral("\n\n")) +
+                    tr("KV: bytes of the live cache counted from its allocations against the same tokens in 16-bit "
+                       "floats; tokens per second of decoding; context used; time to the first token"));
   const FigureStyle style = FigureStyle::screen(*this);
   badge_->setVisible(same_.has_value());
   if (same_) {
-    badge_->setText(*same_ ? tr("deterministic ✓") : tr("not deterministic ✗"));
+    badge_->setText(*same_ ? tr("repeats ✓") : tr("not repeated ✗"));
     badge_->setToolTip(*same_ ? tr("Two runs with this seed gave the same tokens")
                               : tr("Two runs with this seed gave different tokens"));
     QPalette palette = badge_->palette();
@@ -281,11 +370,17 @@ void ChatColumn::showHeader() {
     badge_->setPalette(palette);
   }
   differs_->setVisible(divergence_.has_value());
-  if (divergence_) {
-    differs_->setText(divergence_->knife_edge ? tr("≠ token %1 knife-edge").arg(divergence_->index)
-                                              : tr("≠ token %1").arg(divergence_->index));
-    differs_->setAccessibleName(tr("Diverges at token %1; show why").arg(divergence_->index));
-  }
+  if (divergence_) differs_->setAccessibleName(tr("Diverges at token %1; show why").arg(divergence_->index));
+  showDivergenceBadge();
+}
+
+void ChatColumn::showDivergenceBadge() {
+  if (!divergence_) return;
+  const QString brief = tr("≠ token %1").arg(divergence_->index);
+  const QString whole = tr("≠ token %1 knife-edge").arg(divergence_->index);
+  const int room = contentsRect().width() - 24 - (same_ ? badge_->sizeHint().width() + 4 : 0);
+  const bool fits = differs_->fontMetrics().horizontalAdvance(whole) <= room;
+  differs_->setText(divergence_->knife_edge && fits ? whole : brief);
 }
 
 void ChatColumn::compareWith(const std::vector<TokenStep>& reference, bool bothEnded) {
@@ -298,6 +393,10 @@ void ChatColumn::compareWith(const std::vector<TokenStep>& reference, bool bothE
 void ChatColumn::setMarker(int token) { flow_->setMarker(token, divergence_ && divergence_->knife_edge); }
 
 void ChatColumn::colour(ChatMode mode, const std::vector<TokenStep>& reference) {
+  flow_->setTints(tints(mode, reference));
+}
+
+QVector<TokenTint> ChatColumn::tints(ChatMode mode, const std::vector<TokenStep>& reference) const {
   using Kind = TokenTint::Kind;
   QVector<TokenTint> tints(flow_->count());
   for (int i = 0; i < flow_->count(); ++i) {
@@ -317,7 +416,7 @@ void ChatColumn::colour(ChatMode mode, const std::vector<TokenStep>& reference) 
       tints[i] = {Kind::Warning, 0.6 * std::clamp(share, 0.0, 1.0), !replay_[at].same_top1};
     }
   }
-  flow_->setTints(std::move(tints));
+  return tints;
 }
 
 QString ChatColumn::tokenText(int token) const {

@@ -17,7 +17,9 @@ class QToolButton;
 
 namespace qs {
 
+class PhraseLabel;
 class TokenFlow;
+struct TokenTint;
 
 /// A variant that a column can show.
 struct ChatVariant {
@@ -62,6 +64,7 @@ class ChatColumn : public QFrame {
   void setStats(const ChatStats& stats);
   const ChatStats& stats() const { return stats_; }
   void setDeterminism(std::optional<bool> same);
+  void setPromptTokens(int tokens) { prompt_tokens_ = tokens; }  ///< counted in the context while tokens arrive
 
   const std::vector<TokenStep>& steps() const { return steps_; }
   const std::vector<ReplayStep>& replaySteps() const { return replay_; }
@@ -72,12 +75,15 @@ class ChatColumn : public QFrame {
   const std::optional<analysis::Divergence>& divergence() const { return divergence_; }
   void setMarker(int token);
   void colour(ChatMode mode, const std::vector<TokenStep>& reference);
+  /// What colour() shows, one tint a token.
+  QVector<TokenTint> tints(ChatMode mode, const std::vector<TokenStep>& reference) const;
   void showDivergence();  ///< opens the popover with both top-5 lists
   QString divergenceText() const;
 
   TokenFlow* flow() { return flow_; }
   const TokenFlow* flow() const { return flow_; }
   QString statsText() const;
+  QStringList figures() const;  ///< the same in short phrases, the most telling ones first
   QString tokenText(int token) const;  ///< readout of one token
   void setSingleHeaderLine(bool compact);
 
@@ -91,10 +97,12 @@ class ChatColumn : public QFrame {
 
  protected:
   bool eventFilter(QObject* watched, QEvent* event) override;
+  void resizeEvent(QResizeEvent* event) override;
 
  private:
   void showHeader();
-  int number_;
+  void showDivergenceBadge();
+  int number_, prompt_tokens_ = 0;
   ChatVariant variant_;
   QList<ChatVariant> choices_;
   State state_ = State::Idle;
@@ -108,7 +116,8 @@ class ChatColumn : public QFrame {
   std::optional<bool> same_;
   std::shared_ptr<TokenRing> ring_;
   QComboBox* choice_;
-  QLabel *bits_, *live_, *badge_, *failure_;
+  PhraseLabel *bits_, *live_;
+  QLabel *badge_, *failure_;
   QToolButton *differs_, *maximise_, *remove_;
   TokenFlow* flow_;
 };

@@ -8,6 +8,7 @@
 #include <QKeyEvent>
 #include <QLabel>
 #include <QLineEdit>
+#include <QMenu>
 #include <QPainter>
 #include <QPlainTextEdit>
 #include <QPushButton>
@@ -75,7 +76,6 @@ ChatView::ChatView(SelectionHub& hub, QWidget* parent)
   split_->setObjectName(QStringLiteral("chat_columns"));
   split_->setChildrenCollapsible(false);
   timeline_ = new DivergenceTimeline(rows_);
-  timeline_->setMinimumHeight(110);
   timeline_->setEmptyText(
       tr("The timeline shows the divergence of each variant per token once a reply was replayed in lock-step."));
   rows_->addWidget(split_);
@@ -118,8 +118,14 @@ void ChatView::makeControls() {
   add_ = toolButton(this, QStringLiteral("add_column"), tr("+ Column"), tr("Add a variant to compare (up to three)"));
   determinism_ = toolButton(this, QStringLiteral("determinism"), tr("Check determinism"),
                             tr("Run the last message again and compare the tokens of each column"));
-  copy_ = toolButton(this, QStringLiteral("copy_markdown"), tr("Copy as table"),
-                     tr("Copy prompt, settings and replies as a Markdown table"));
+  copy_ = toolButton(this, QStringLiteral("copy_markdown"), tr("Copy table"),
+                     tr("Copy prompt, settings and replies as a Markdown table; the menu saves them as a file"));
+  auto* menu = new QMenu(copy_);
+  menu->addAction(tr("Copy as Markdown"), this, [this] { QApplication::clipboard()->setText(asMarkdown()); });
+  menu->addAction(tr("Save as HTML or Markdown…"), this, &ChatView::askAndSave)
+      ->setObjectName(QStringLiteral("save_chat"));
+  copy_->setMenu(menu);
+  copy_->setPopupMode(QToolButton::MenuButtonPopup);
   for (QWidget* widget :
        std::initializer_list<QWidget*>{mode_choice_, run_choice_, order_choice_, add_, determinism_, copy_}) {
     row->addWidget(widget);
@@ -162,11 +168,16 @@ void ChatView::makePromptBox(QWidget* parent, QBoxLayout* column) {
   system_->setAccessibleName(tr("System prompt"));
   system_->setPlaceholderText(tr("System prompt (optional)"));
   system_->setToolTip(tr("Put in front of the prompt"));
+  system_->setMinimumWidth(90);
   note_ = new QLabel(parent);
   note_->setObjectName(QStringLiteral("template_note"));
   top->addWidget(library_);
   top->addWidget(system_, 1);
   top->addWidget(note_);
+  preview_ = toolButton(parent, QStringLiteral("prompt_tokens"), tr("Tokens…"),
+                        tr("The prompt as it is sent, with the token ids of the reference's tokenizer"));
+  connect(preview_, &QToolButton::clicked, this, [this] { Q_EMIT promptPreviewRequested(request()); });
+  top->addWidget(preview_);
   column->addLayout(top);
   controls_ = new ChatControls(parent);
   column->addWidget(controls_);
@@ -293,7 +304,7 @@ void ChatView::beginRun(const QString& shownPrompt, int promptTokens, bool lockS
   running_ = true;
   lock_step_run_ = lockStep;
   shown_prompt_ = shownPrompt;
-  prompt_tokens_ = promptTokens;
+  setPromptTokens(promptTokens);
   for (int i = 0; i < columnCount(); ++i) {
     const bool now = i == 0 || (together && !lockStep);
     columns_[i]->begin(shownPrompt, now ? ChatColumn::State::Running : ChatColumn::State::Waiting);
@@ -303,6 +314,11 @@ void ChatView::beginRun(const QString& shownPrompt, int promptTokens, bool lockS
   showTimeline();
   flush_timer_.start();
   updateButtons();
+}
+
+void ChatView::setPromptTokens(int tokens) {
+  prompt_tokens_ = tokens;
+  for (ChatColumn* column : columns_) column->setPromptTokens(tokens);
 }
 
 void ChatView::startColumn(int index) {
@@ -315,7 +331,10 @@ void ChatView::finishColumn(int index, ChatColumn::State state, const ChatStats&
   columns_[index]->drain();
   ChatStats known = stats;
   if (known.secondsToFirst < 0) known.secondsToFirst = columns_[index]->stats().secondsToFirst;
-  if (known.tokensPerSecond <= 0) known.tokensPerSecond = columns_[index]->stats().tokensPerSecond;
+  const ChatStats& live = columns_[index]->stats();
+  if (known.tokensPerSecond <= 0) known.tokensPerSecond = live.tokensPerSecond;
+  if (known.kvBytes < 0) known.kvBytes = live.kvBytes, known.kvBytesIfF16 = live.kvBytesIfF16;
+  if (known.context <= 0) known.context = live.context;
   columns_[index]->setStats(known);
   columns_[index]->setState(state, message, detail);
   compareColumns();
@@ -369,12 +388,21 @@ void ChatView::recolour() {
 }
 
 void ChatView::showTimeline() {
+  // "RTN-2 · model" is called RTN-2 when all columns are of that model.
+  static const QString kBetween = QStringLiteral(" · ");
+  const QString model = columns_.first()->variant().name.section(kBetween, -1);
+  const QString ending = kBetween + model;
+  const bool oneModel = std::all_of(columns_.begin(), columns_.end(), [&](const ChatColumn* column) {
+    return column->variant().name.endsWith(ending) && column->variant().name.size() > ending.size();
+  });
   QVector<DivergenceTimeline::Line> lines;
   for (int i = 1; i < columnCount(); ++i) {
     const ChatColumn* column = columns_[i];
     if (column->replaySteps().empty()) continue;
     DivergenceTimeline::Line line;
     line.name = column->variant().name;
+    if (oneModel) line.name.chop(ending.size());
+    line.letter = QString(QChar(u'A' + i));
     for (const ReplayStep& step : column->replaySteps()) {
       line.kl.append(step.kl_nats);
       line.probabilityChange.append(step.probability_change);

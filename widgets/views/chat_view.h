@@ -24,6 +24,13 @@ class ChatControls;
 class DivergenceTimeline;
 class PlainTableModel;
 
+/// The tokens of a prompt, as the reference's tokenizer cuts it.
+struct PromptPreview {
+  QString tokenizer;  ///< "SentencePiece BPE", with the model's name
+  QVector<qint64> ids;
+  QStringList texts;  ///< one an id
+};
+
 /// What a message asks for.
 struct ChatRequest {
   QString prompt, system;
@@ -55,8 +62,8 @@ class ChatView : public ViewBase {
   void setTemplateNote(const QString& note);  ///< "No chat template: ..." ; empty when the model has one
 
   void beginRun(const QString& shownPrompt, int promptTokens, bool lockStep, bool together);
-  void setPromptTokens(int tokens) { prompt_tokens_ = tokens; }  ///< positions of generated tokens start there
-  void startColumn(int index);                                   ///< one after another: this one generates now
+  void setPromptTokens(int tokens);  ///< positions of generated tokens start there
+  void startColumn(int index);       ///< one after another: this one generates now
   void finishColumn(int index, ChatColumn::State state, const ChatStats& stats, const QString& message = {},
                     const QString& detail = {});
   void endRun();
@@ -68,6 +75,10 @@ class ChatView : public ViewBase {
   void setMode(ChatMode mode);
   void maximise(int column);  ///< -1: all columns again
   QString asMarkdown() const;
+  QString asHtml() const;                  ///< a page that needs no other file
+  bool saveAs(const QString& path) const;  ///< HTML or, by its suffix, Markdown
+  /// The answer to promptPreviewRequested(): a dialog with the text as it is sent and its token ids.
+  void showPromptPreview(const PromptPreview& preview);
 
   void paintFigure(QPainter& painter, const QRectF& target, const FigureStyle& style) override;
   QAbstractTableModel* dataTable() override;
@@ -79,6 +90,7 @@ class ChatView : public ViewBase {
   void sendRequested(const qs::ChatRequest& request);
   void stopRequested(int column);  ///< -1: all
   void determinismRequested();
+  void promptPreviewRequested(const qs::ChatRequest& request);
   void columnsChanged(const QStringList& variantIds);
 
  protected:
@@ -95,6 +107,8 @@ class ChatView : public ViewBase {
   void recolour();
   void showTimeline();
   void selectToken(int column, int token);
+  void askAndSave();
+  QString samplingText() const;
   void updateButtons();
 
   QList<ChatVariant> variants_;
@@ -106,7 +120,7 @@ class ChatView : public ViewBase {
   QString shown_prompt_;
   std::unique_ptr<PlainTableModel> table_;
   QComboBox *mode_choice_, *run_choice_, *order_choice_, *library_;
-  QToolButton *add_, *copy_, *determinism_;
+  QToolButton *add_, *copy_, *determinism_, *preview_;
   QSplitter *split_, *rows_;
   DivergenceTimeline* timeline_;
   QLineEdit* system_;

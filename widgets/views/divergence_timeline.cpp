@@ -23,6 +23,7 @@ DivergenceTimeline::DivergenceTimeline(QWidget* parent) : QWidget(parent) {
   choice_->addItem(tr("KL divergence"));
   choice_->addItem(tr("Probability change"));
   choice_->move(4, 2);
+  setMinimumHeight(136);
   column->addWidget(plot_, 1);
   connect(choice_, &QComboBox::activated, this, [this](int index) {
     setMetric(static_cast<Metric>(index));
@@ -65,7 +66,7 @@ PlotSpec DivergenceTimeline::makeSpec() const {
   for (const Line& line : lines_) {
     const QVector<double>& values = kl ? line.kl : line.probabilityChange;
     PlotSeries series;
-    series.name = line.name;
+    series.name = line.letter.isEmpty() ? line.name : line.letter + u' ' + line.name;
     const qsizetype run = std::max<qsizetype>(1, (values.size() + 1199) / 1200);
     for (qsizetype begin = 0; begin < values.size(); begin += run) {
       qsizetype peak = begin;
@@ -79,13 +80,18 @@ PlotSpec DivergenceTimeline::makeSpec() const {
     }
     spec.series.append(series);
     if (line.divergence >= 0 && !series.points.isEmpty()) {
-      spec.rules.append({static_cast<double>(line.divergence), tr("%1 diverges").arg(line.name), true, true});
+      spec.rules.append({static_cast<double>(line.divergence),
+                         tr("%1 diverges").arg(line.letter.isEmpty() ? line.name : line.letter), true, true});
     }
   }
   if (current_ >= 0 && !spec.series.isEmpty()) spec.rules.append({static_cast<double>(current_), {}, true, false});
   return spec;
 }
 
-void DivergenceTimeline::refresh() { plot_->setSpec(makeSpec()); }
+void DivergenceTimeline::refresh() {
+  PlotSpec spec = makeSpec();
+  spec.corner = QSizeF(choice_->sizeHint().width() + 14.0, choice_->sizeHint().height() + 4.0);
+  plot_->setSpec(std::move(spec));
+}
 
 }  // namespace qs

@@ -19,6 +19,7 @@ class DivergenceTimeline : public QWidget {
     QString name;
     QVector<double> kl, probabilityChange;
     int divergence = -1;  ///< token at which the free run left the reference
+    QString letter;       ///< of its column, for the label of the divergence; empty: the name
   };
   explicit DivergenceTimeline(QWidget* parent = nullptr);
 

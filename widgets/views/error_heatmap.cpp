@@ -1,5 +1,6 @@
 #include "widgets/views/error_heatmap.h"
 
+#include <QCheckBox>
 #include <QComboBox>
 #include <QHBoxLayout>
 #include <QHeaderView>
@@ -44,6 +45,20 @@ PyramidPtr pyramid_of(const TensorView& plane) {
   return plane.empty() ? nullptr : std::make_shared<analysis::TilePyramid>(analysis::build_pyramid(plane));
 }
 
+/// The labels without the part after " · " that all of them share: the model.
+QStringList short_labels(const std::vector<analysis::VariantErrors>& variants) {
+  QStringList labels;
+  for (const auto& variant : variants) labels << QString::fromStdString(variant.label);
+  if (labels.size() < 2) return labels;
+  const qsizetype at = labels.first().lastIndexOf(QStringLiteral(" · "));
+  if (at <= 0) return labels;
+  const QString model = labels.first().mid(at);
+  for (const QString& label : labels)
+    if (!label.endsWith(model) || label.size() == model.size()) return labels;
+  for (QString& label : labels) label.chop(model.size());
+  return labels;
+}
+
 }  // namespace
 
 ErrorHeatmap::ErrorHeatmap(SelectionHub& hub, QWidget* parent)
@@ -79,11 +94,6 @@ void ErrorHeatmap::buildControls() {
   signed_button_->setCheckable(true);
   add(signed_button_, QStringLiteral("signed"), tr("Signed error"),
       tr("Shows the signed error, reconstructed minus original, instead of its magnitude"));
-  saturation_button_ = new QToolButton(this);
-  saturation_button_->setText(tr("Sat"));
-  saturation_button_->setCheckable(true);
-  add(saturation_button_, QStringLiteral("saturation"), tr("Saturation mask"),
-      tr("Dots on the cells that hold the lowest or highest code"));
   connect(tensor_box_, &QComboBox::activated, this, [this](int i) {
     const QString tensor = tensor_box_->itemData(i).toString();
     choose([&](Selection& s) { s.tensor = tensor; });
@@ -95,10 +105,6 @@ void ErrorHeatmap::buildControls() {
     Q_EMIT settingsChanged();
   });
   connect(signed_button_, &QToolButton::toggled, this, &ErrorHeatmap::setSigned);
-  connect(saturation_button_, &QToolButton::toggled, this, [this] {
-    refreshOverlays();
-    Q_EMIT settingsChanged();
-  });
 }
 
 void ErrorHeatmap::buildBody() {
@@ -138,20 +144,7 @@ void ErrorHeatmap::buildBody() {
   detail_->panel().topTitle = tr("mean over tokens");
   detail_->panel().rightTitle = tr("mean over channels");
   top->addWidget(detail_);
-  spots_ = new QTableView(top);
-  spots_->setObjectName(QStringLiteral("hotSpots"));
-  spots_->setAccessibleName(tr("Hot spots: cells of largest error"));
-  spots_->setToolTip(tr("The cells of largest |error|, exact over all cells; Enter or double click jumps there"));
-  spots_model_ = new PlainTableModel(this);
-  spots_->setModel(spots_model_);
-  spots_->setSelectionBehavior(QAbstractItemView::SelectRows);
-  spots_->setEditTriggers(QAbstractItemView::NoEditTriggers);
-  spots_->setTabKeyNavigation(false);
-  spots_->verticalHeader()->hide();
-  spots_->verticalHeader()->setDefaultSectionSize(20);
-  spots_->horizontalHeader()->setMinimumSectionSize(30);
-  spots_->setMinimumWidth(150);
-  top->addWidget(spots_);
+  top->addWidget(buildSide());
   top->setStretchFactor(0, 5);
   top->setStretchFactor(1, 1);
   top->setSizes({620, 210});
@@ -162,7 +155,10 @@ void ErrorHeatmap::buildBody() {
   strip_->panel().placeholder = tr("No quantized variant yet.");
   strip_->setAccessibleName(strip_->panel().title);
   strip_->setToolTip(
-      tr("Mean over layers and tensors. Red: another variant is better by one of the two and worse by the other"));
+      tr("Mean over layers and tensors. Disagree (red): reconstruction ranks the variants differently from function - "
+         "some "
+         "other variant keeps the tensor closer to the original but the attention output farther from it, or the other "
+         "way round. What the model computes is what counts"));
   addCanvas(strip_);
   right->addWidget(top);
   right->addWidget(strip_);
@@ -179,6 +175,57 @@ void ErrorHeatmap::buildBody() {
   for (HeatmapCanvas* canvas : {detail_, heads_})
     canvas->describe = [this, canvas](Cell cell) { return describe(canvas, cell); };
   connect(spots_, &QTableView::activated, this, [this](const QModelIndex& index) { jumpTo(index.row()); });
+}
+
+QWidget* ErrorHeatmap::buildSide() {
+  auto* side = new QWidget(body());
+  spots_ = new QTableView(side);
+  spots_->setObjectName(QStringLiteral("hotSpots"));
+  spots_->setAccessibleName(tr("Hot spots: cells of largest error"));
+  spots_->setToolTip(tr("The cells of largest |error|, exact over all cells; Enter or double click jumps there"));
+  spots_model_ = new PlainTableModel(this);
+  spots_->setModel(spots_model_);
+  spots_->setSelectionBehavior(QAbstractItemView::SelectRows);
+  spots_->setEditTriggers(QAbstractItemView::NoEditTriggers);
+  spots_->setTabKeyNavigation(false);
+  spots_->verticalHeader()->hide();
+  spots_->verticalHeader()->setDefaultSectionSize(20);
+  spots_->horizontalHeader()->setMinimumSectionSize(30);
+  spots_->setMinimumWidth(150);
+  codes_ = new CodeStripCanvas(QStringLiteral("codes"), side);
+  codes_->panel().title = tr("Codes");
+  codes_->panel().placeholder = tr("No codes: nothing is quantized.");
+  codes_->setAccessibleName(tr("Histogram of the codes"));
+  codes_->setToolTip(tr(
+      "How many cells hold each code, on a linear scale. The lowest and highest code (second colour) are where values "
+      "saturate; codes that no cell holds waste bits"));
+  codes_->setFixedHeight(92);
+  addCanvas(codes_);
+  const auto box = [&](const QString& text, const QString& name, const QString& tip) {
+    auto* check = new QCheckBox(text, side);
+    check->setObjectName(name);
+    check->setAccessibleName(text);
+    check->setToolTip(tip);
+    connect(check, &QCheckBox::toggled, this, [this] {
+      refreshOverlays();
+      Q_EMIT settingsChanged();
+    });
+    return check;
+  };
+  window_box_ = box(tr("Full-precision tokens"), QStringLiteral("window"),
+                    tr("Hatches the tokens that stay in full precision: the residual window and the sinks"));
+  {
+    const QSignalBlocker quiet(window_box_);
+    window_box_->setChecked(true);
+  }
+  saturation_box_ = box(tr("Saturated cells"), QStringLiteral("saturation"),
+                        tr("Dots on the cells that hold the lowest or highest code"));
+  auto* layout = new QVBoxLayout(side);
+  layout->setContentsMargins(0, 0, 0, 0);
+  layout->setSpacing(2);
+  for (QWidget* widget : std::initializer_list<QWidget*>{spots_, codes_, window_box_, saturation_box_})
+    layout->addWidget(widget);
+  return side;
 }
 
 void ErrorHeatmap::setMetric(analysis::ErrorMetric metric) {
@@ -203,6 +250,7 @@ void ErrorHeatmap::setOverview(std::vector<analysis::VariantErrors> variants) {
 }
 
 void ErrorHeatmap::refreshOverview() {
+  const QStringList labels = short_labels(variants_);
   std::vector<PyramidPtr> planes;
   analysis::ColorScale shared;
   bool first = true;
@@ -223,7 +271,7 @@ void ErrorHeatmap::refreshOverview() {
     }
     HeatmapPanel& panel = overview_[i]->panel();
     setOwnScale(overview_[i], shared);
-    panel.title = QString::fromStdString(variants_[i].label);
+    panel.title = labels[static_cast<qsizetype>(i)];
     panel.note = i == 0 ? metric_title(metric_) : QString();
     panel.y.label = [kinds = variants_[i].kinds](std::int64_t k) {
       return k < static_cast<std::int64_t>(kinds.size()) ? QString::fromStdString(kinds[static_cast<std::size_t>(k)])
@@ -235,7 +283,7 @@ void ErrorHeatmap::refreshOverview() {
   std::vector<analysis::MetricPair> pairs;
   for (const auto& variant : variants_) {
     analysis::MetricPair pair;
-    pair.label = variant.label;
+    pair.label = labels[static_cast<qsizetype>(pairs.size())].toStdString();
     double functional = 0.0, count = 0.0, functional_count = 0.0;
     for (const auto& layer : variant.reports)
       for (const TensorReport& report : layer) {
@@ -306,8 +354,10 @@ void ErrorHeatmap::refreshOverlays() {
   HeatmapPanel& panel = detail_->panel();
   const ErrorSide& side = shownSide();
   panel.bands.clear();
-  panel.mask = saturation_button_->isChecked() ? side.saturation : TensorView{};
-  if (!panel.isEmpty() && side.map) {
+  panel.mask = saturation_box_->isChecked() ? side.saturation : TensorView{};
+  codes_->panel().codes = side.codes;
+  codes_->update();
+  if (window_box_->isChecked() && !panel.isEmpty() && side.map) {
     const auto tokens = static_cast<double>(side.map->tokens);
     if (side.quantizedEnd < side.map->tokens)
       panel.bands.push_back({true, static_cast<double>(side.quantizedEnd), tokens,
@@ -458,8 +508,16 @@ QString ErrorHeatmap::describe(const HeatmapCanvas* canvas, Cell cell) const {
 }
 
 FigureTable::Content ErrorHeatmap::tableOf(PanelCanvas* canvas) {
-  if (canvas != strip_) return {};
   FigureTable::Content content;
+  if (canvas == codes_) {
+    content.rows = static_cast<int>(codes_->panel().codes.counts.size());
+    content.columns = 2;
+    content.header = [](int c) { return c == 0 ? tr("code") : tr("cells"); };
+    content.cell = [counts = codes_->panel().codes.counts](int r, int c) -> QVariant {
+      return c == 0 ? QVariant(r) : QVariant(static_cast<qint64>(counts[static_cast<std::size_t>(r)]));
+    };
+  }
+  if (canvas != strip_) return content;
   content.rows = static_cast<int>(strip_->panel().variants().size());
   content.columns = 4;
   content.header = [](int c) {
@@ -479,7 +537,8 @@ FigureTable::Content ErrorHeatmap::tableOf(PanelCanvas* canvas) {
 void ErrorHeatmap::saveOwn(QJsonObject& settings) const {
   settings[QStringLiteral("metric")] = QLatin1String(analysis::error_metric_id(metric_));
   settings[QStringLiteral("signed")] = signed_;
-  settings[QStringLiteral("saturation")] = saturation_button_->isChecked();
+  settings[QStringLiteral("saturation")] = saturation_box_->isChecked();
+  settings[QStringLiteral("window")] = window_box_->isChecked();
   settings[QStringLiteral("grid")] = grid_box_->currentIndex();
 }
 
@@ -494,7 +553,8 @@ void ErrorHeatmap::restoreOwn(const QJsonObject& settings) {
     const QSignalBlocker quiet(signed_button_);
     signed_button_->setChecked(signed_);
   }
-  saturation_button_->setChecked(settings[QStringLiteral("saturation")].toBool());
+  saturation_box_->setChecked(settings[QStringLiteral("saturation")].toBool());
+  window_box_->setChecked(settings[QStringLiteral("window")].toBool(true));
   grid_box_->setCurrentIndex(std::clamp(settings[QStringLiteral("grid")].toInt(), 0, 3));
   refreshOverview();
   refreshDetail();

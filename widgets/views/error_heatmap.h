@@ -8,6 +8,7 @@
 #include "widgets/views/heatmap_view.h"
 #include "widgets/views/strip_canvas.h"
 
+class QCheckBox;
 class QSplitter;
 class QTableView;
 
@@ -24,6 +25,7 @@ struct ErrorSide {
   TensorView saturation;                        ///< [tokens, channels], 1 at the extreme codes
   qint64 quantizedBegin = 0, quantizedEnd = 0;  ///< tokens that are quantized; outside: full precision
   TensorReport report;
+  analysis::CodeCounts codes;  ///< empty when the method has no codes
   std::vector<analysis::HotSpot> hotSpots;  ///< exact over all cells
 };
 
@@ -56,6 +58,7 @@ class ErrorHeatmap : public HeatmapView {
  private:
   void buildControls();
   void buildBody();
+  QWidget* buildSide();  ///< hot spots, code histogram, overlays
   void refreshOverview();
   void refreshDetail();
   void refreshOverlays();
@@ -69,12 +72,14 @@ class ErrorHeatmap : public HeatmapView {
   HeatmapCanvas* heads_ = nullptr;
   HeatmapCanvas* detail_ = nullptr;
   MetricStripCanvas* strip_ = nullptr;
+  CodeStripCanvas* codes_ = nullptr;
   QTableView* spots_ = nullptr;
   PlainTableModel* spots_model_ = nullptr;
   QComboBox* metric_box_ = nullptr;
   QComboBox* tensor_box_ = nullptr;
   QToolButton* signed_button_ = nullptr;
-  QToolButton* saturation_button_ = nullptr;
+  QCheckBox* saturation_box_ = nullptr;
+  QCheckBox* window_box_ = nullptr;
   QComboBox* grid_box_ = nullptr;
   std::vector<analysis::VariantErrors> variants_;
   ErrorSide a_, b_;

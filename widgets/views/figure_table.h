@@ -26,4 +26,11 @@ class FigureTable : public QAbstractTableModel {
   Content content_;
 };
 
+class HeatmapPanel;
+class LinePanel;
+
+/// The cells in sight; nothing while only pooled ones are known.
+FigureTable::Content heatmap_table(const HeatmapPanel& panel);
+FigureTable::Content line_table(const LinePanel& panel);
+
 }  // namespace qs

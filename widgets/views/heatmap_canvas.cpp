@@ -16,6 +16,16 @@ HeatmapCanvas::HeatmapCanvas(const QString& id, QWidget* parent) : PanelCanvas(i
          "Arrows: data cursor (Shift: by 10), Page Up and Down, Home, End · Enter: choose · P: pin · L: log scale · Z: "
          "enlarge"));
   setToolTipDuration(6000);
+  tile_timer_.setSingleShot(true);
+  tile_timer_.setInterval(60);
+  connect(&tile_timer_, &QTimer::timeout, this, [this] {
+    if (const QRect cells = panel_.missingTile(); !cells.isEmpty()) Q_EMIT tileWanted(cells);
+  });
+  connect(this, &PanelCanvas::viewportChanged, this, &HeatmapCanvas::askForTile);
+}
+
+void HeatmapCanvas::askForTile() {
+  if (!panel_.missingTile().isEmpty()) tile_timer_.start();
 }
 
 void HeatmapCanvas::fit() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <QTimer>
 #include <functional>
 
 #include "widgets/paint/heatmap_panel.h"
@@ -17,6 +18,7 @@ class HeatmapCanvas : public PanelCanvas {
   std::function<QString(Cell)> describe;  ///< the readout of a cell
   void fit() override;
   void zoomBy(double factor) override;
+  void askForTile();              ///< soon: tileWanted when the viewport lacks exact cells
   void setCursorCell(Cell cell);  ///< moves the data cursor, scrolls to it and reads it out
 
  Q_SIGNALS:
@@ -24,6 +26,7 @@ class HeatmapCanvas : public PanelCanvas {
   void brushed(const QRect& cells);        ///< Ctrl+drag or Space; x: columns, y: rows
   void pinned(qint64 row, qint64 col);
   void rangeDragged(double low, double high);  ///< on the colour bar
+  void tileWanted(const QRect& cells);         ///< x: columns, y: rows; only coarse levels of them are known
 
  protected:
   void wheelEvent(QWheelEvent* event) override;
@@ -42,6 +45,7 @@ class HeatmapCanvas : public PanelCanvas {
   void moveCursor(qint64 rows, qint64 cols);
 
   HeatmapPanel panel_;
+  QTimer tile_timer_;
   Drag drag_ = Drag::None;
   QPointF pressed_, at_;
   QRectF viewport_at_press_, brush_anchor_;

@@ -160,6 +160,8 @@ HeatmapCanvas* HeatmapView::addHeatmap(const QString& id, const QString& title) 
   connect(canvas, &HeatmapCanvas::activated, this,
           [this, canvas](qint64 row, qint64 col) { cellActivated(canvas, row, col); });
   connect(canvas, &HeatmapCanvas::brushed, this, [this, canvas](const QRect& cells) { cellsBrushed(canvas, cells); });
+  connect(canvas, &HeatmapCanvas::tileWanted, this,
+          [this, canvas](const QRect& cells) { Q_EMIT tileWanted(canvas->objectName(), cells); });
   connect(canvas, &HeatmapCanvas::pinned, this, [this, canvas](qint64 row, qint64 col) { addPin(canvas, row, col); });
   connect(canvas, &HeatmapCanvas::rangeDragged, this, [this, canvas](double low, double high) {
     Planes& planes = planes_[canvas];
@@ -197,6 +199,8 @@ void HeatmapView::setPlanes(HeatmapCanvas* canvas, PyramidPtr a, PyramidPtr b, b
   planes.b = std::move(b);
   planes.difference.reset();
   planes.ratio.reset();
+  planes.tile_a.reset();
+  planes.tile_b.reset();
   planes.is_signed = is_signed;
   applyMode(canvas);
   tableOutdated();
@@ -210,7 +214,7 @@ void HeatmapView::setOwnScale(HeatmapCanvas* canvas, const analysis::ColorScale&
 void HeatmapView::applyMode(HeatmapCanvas* canvas) {
   Planes& planes = planes_[canvas];
   HeatmapPanel& panel = canvas->panel();
-  int mode = blink_ ? (blink_shows_b_ ? B : A) : mode_;
+  const int mode = shownMode();
   PyramidPtr shown = mode == B ? planes.b : planes.a;
   const bool comparable = planes.a && planes.b && planes.a->rows == planes.b->rows && planes.a->cols == planes.b->cols;
   if (mode >= Difference) {
@@ -226,6 +230,7 @@ void HeatmapView::applyMode(HeatmapCanvas* canvas) {
   const bool had_scale = !panel.isEmpty();
   const bool was_signed = panel.scale.is_signed;
   panel.setData(shown);
+  applyTile(canvas);
   if (!shown) {
     panel.placeholder =
         mode >= Difference
@@ -258,6 +263,33 @@ void HeatmapView::applyMode(HeatmapCanvas* canvas) {
   canvas->update();
 }
 
+void HeatmapView::setTiles(HeatmapCanvas* canvas, TilePtr a, TilePtr b) {
+  Planes& planes = planes_[canvas];
+  planes.tile_a = std::move(a);
+  planes.tile_b = std::move(b);
+  applyTile(canvas);
+  tableOutdated();
+}
+
+void HeatmapView::applyTile(HeatmapCanvas* canvas) {
+  const Planes& planes = planes_[canvas];
+  const TilePtr &a = planes.tile_a, &b = planes.tile_b;
+  const int mode = shownMode();
+  TilePtr shown = mode == B ? b : a;
+  if (mode >= Difference) {
+    shown.reset();
+    if (a && b && a->row == b->row && a->col == b->col && a->plane.rows == b->plane.rows &&
+        a->plane.cols == b->plane.cols) {
+      const auto operation = mode == Difference ? analysis::Combine::Difference : analysis::Combine::Ratio;
+      shown = std::make_shared<analysis::ExactTile>(
+          analysis::ExactTile{a->row, a->col, analysis::combine(a->plane, b->plane, operation, 1 << 25)});
+    }
+  }
+  canvas->panel().setTile(std::move(shown));
+  canvas->askForTile();
+  canvas->update();
+}
+
 void HeatmapView::applyModeToAll() {
   for (PanelCanvas* canvas : canvases_)
     if (auto* heatmap = qobject_cast<HeatmapCanvas*>(canvas)) applyMode(heatmap);
@@ -267,27 +299,36 @@ void HeatmapView::applyModeToAll() {
 }
 
 QString HeatmapView::modeText() const {
-  switch (blink_ ? (blink_shows_b_ ? B : A) : mode_) {
-    case B:
-      return QStringLiteral("B");
-    case Difference:
-      return QStringLiteral("A − B");
-    case Ratio:
-      return QStringLiteral("A / B");
-    default:
-      return QStringLiteral("A");
-  }
+  return QStringList{QStringLiteral("A"), QStringLiteral("B"), QStringLiteral("A − B"), QStringLiteral("A / B")}.value(
+      shownMode());
 }
 
 QString HeatmapView::valuesText(const HeatmapCanvas* canvas, Cell cell) const {
   const Planes planes = planes_.value(canvas);
   QStringList parts;
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const float a = planes.a ? planes.a->at(cell.row, cell.col) : nan,
-              b = planes.b ? planes.b->at(cell.row, cell.col) : nan;
-  if (planes.a) parts << QStringLiteral("A %1").arg(number_text(a, 6));
-  if (planes.b) parts << QStringLiteral("B %1").arg(number_text(b, 6));
-  if (planes.a && planes.b) parts << QStringLiteral("A−B %1").arg(number_text(static_cast<double>(a) - b, 4));
+  float known[2] = {};
+  bool exact = true;
+  const auto add = [&](const QString& name, const PyramidPtr& plane, const TilePtr& tile, float& value) {
+    if (!plane || plane->levels.empty()) return;
+    const auto row = static_cast<double>(cell.row), col = static_cast<double>(cell.col);
+    const bool inside = tile && tile->covers(col, row, col + 1, row + 1);
+    if (!plane->exact() && !inside && cell.row < plane->rows && cell.col < plane->cols) {
+      const analysis::PyramidLevel& level = plane->levels.front();
+      exact = false;
+      parts << tr("%1 %2 (pooled %3×%3)")
+                   .arg(name,
+                        number_text(
+                            level.max.data[cell.row / level.factor * level.max.shape[1] + cell.col / level.factor], 4))
+                   .arg(level.factor);
+      return;
+    }
+    value = inside ? tile->at(cell.row, cell.col) : plane->at(cell.row, cell.col);
+    parts << QStringLiteral("%1 %2").arg(name, number_text(value, 6));
+  };
+  add(QStringLiteral("A"), planes.a, planes.tile_a, known[0]);
+  add(QStringLiteral("B"), planes.b, planes.tile_b, known[1]);
+  if (planes.a && planes.b && exact)
+    parts << QStringLiteral("A−B %1").arg(number_text(static_cast<double>(known[0]) - known[1], 4));
   return parts.join(QStringLiteral(" | "));
 }
 
@@ -397,41 +438,9 @@ void HeatmapView::refillTable() {
   table_outdated_ = false;
   FigureTable::Content content;
   if (auto* heatmap = qobject_cast<HeatmapCanvas*>(primary_)) {
-    const HeatmapPanel& panel = heatmap->panel();
-    const PyramidPtr data = panel.data();
-    if (data && data->exact()) {
-      const QRectF v = panel.viewport();
-      const auto top = static_cast<std::int64_t>(std::floor(v.top())),
-                 left = static_cast<std::int64_t>(std::floor(v.left()));
-      const auto name = [](const PanelAxis& axis, std::int64_t i) {
-        return axis.label ? axis.label(i) : QString::number(i);
-      };
-      content.rows = static_cast<int>(std::min<double>(std::ceil(v.bottom()), static_cast<double>(data->rows)) -
-                                      static_cast<double>(top));
-      content.columns = 1 + static_cast<int>(std::min<double>(std::ceil(v.right()), static_cast<double>(data->cols)) -
-                                             static_cast<double>(left));
-      content.header = [x = panel.x, y = panel.y, unit = panel.valueTitle, name, left](int c) {
-        return c == 0 ? QStringLiteral("%1 \\ %2 (%3)").arg(y.title, x.title, unit) : name(x, left + c - 1);
-      };
-      content.cell = [data, y = panel.y, name, top, left](int r, int c) {
-        return c == 0 ? QVariant(name(y, top + r)) : QVariant(data->at(top + r, left + c - 1));
-      };
-    }
+    content = heatmap_table(heatmap->panel());
   } else if (auto* line = qobject_cast<LineCanvas*>(primary_)) {
-    const LinePanel& panel = line->panel();
-    if (!panel.isEmpty()) {
-      content.rows = static_cast<int>(panel.series.front().y.size());
-      content.columns = 1 + static_cast<int>(panel.series.size());
-      content.header = [x = panel.xTitle, y = panel.yTitle, series = panel.series](int c) {
-        return c == 0 ? x : QStringLiteral("%1 (%2)").arg(series[static_cast<std::size_t>(c - 1)].name, y);
-      };
-      content.cell = [series = panel.series](int r, int c) {
-        const auto row = static_cast<std::size_t>(r);
-        if (c == 0) return QVariant(series.front().x.empty() ? static_cast<double>(r) : series.front().x[row]);
-        const auto& values = series[static_cast<std::size_t>(c - 1)].y;
-        return row < values.size() ? QVariant(values[row]) : QVariant();
-      };
-    }
+    content = line_table(line->panel());
   } else if (primary_) {
     content = tableOf(primary_);
   }

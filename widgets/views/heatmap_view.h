@@ -19,6 +19,7 @@ class QToolButton;
 namespace qs {
 
 using PyramidPtr = std::shared_ptr<const analysis::TilePyramid>;
+using TilePtr = std::shared_ptr<const analysis::ExactTile>;
 
 /// The base of the tensor views: compare strip (A, B, A-B, A/B, blink), colour scale, canvases, readout, pins, settings
 /// and export. Subclasses add canvases, give them planes and say what a cell is.
@@ -33,6 +34,8 @@ class HeatmapView : public ViewBase {
   const Selection& selection() const { return selection_; }  ///< the shared one while linked, this view's own otherwise
   HeatmapCanvas* heatmap(const QString& id) const;
   LineCanvas* lines(const QString& id) const;
+  /// Exact cells of what tileWanted asked for; they hold until the planes change.
+  void setTiles(HeatmapCanvas* canvas, TilePtr a, TilePtr b);
 
   void paintFigure(QPainter& painter, const QRectF& target, const FigureStyle& style) override;
   QAbstractTableModel* dataTable() override;
@@ -53,6 +56,8 @@ class HeatmapView : public ViewBase {
  Q_SIGNALS:
   void selectionMoved();  ///< presenters follow this instead of the hub
   void compareModeChanged(int mode);
+  /// The viewport of a plane of which only coarse levels are known shows few enough cells to be exact.
+  void tileWanted(const QString& canvas, const QRect& cells);
 
  protected:
   HeatmapView(QString viewId, QString title, SelectionHub& hub, QWidget* parent);
@@ -100,12 +105,15 @@ class HeatmapView : public ViewBase {
  private:
   struct Planes {
     PyramidPtr a, b, difference, ratio;
+    TilePtr tile_a, tile_b;
     bool is_signed = false, fixed = false, manual = false;
     analysis::ColorScale manual_scale;
   };
   void buildStrip();
   void applyMode(HeatmapCanvas* canvas);
   void applyModeToAll();
+  void applyTile(HeatmapCanvas* canvas);
+  int shownMode() const { return blink_ ? (blink_shows_b_ ? B : A) : mode_; }
   void updateStrip();
   void toggleMaximized(PanelCanvas* canvas);
   void addPin(HeatmapCanvas* canvas, qint64 row, qint64 col);

@@ -258,10 +258,6 @@ void LocalityView::setAttention(int layer, int head, AttentionSide a, AttentionS
 void LocalityView::refreshAttention() {
   HeatmapPanel& panel = attention_->panel();
   panel.pool = mean_ ? PixelPool::Mean : PixelPool::Max;
-  const qint64 factor = std::max<qint64>(1, attention_a_.max ? attention_a_.factor : attention_b_.factor);
-  const auto label = [factor](std::int64_t i) { return QString::number(i * factor); };
-  panel.x.label = label;
-  panel.y.label = label;
   setPlanes(attention_, mean_ ? attention_a_.mean : attention_a_.max, mean_ ? attention_b_.mean : attention_b_.max);
   modeApplied();
 }
@@ -271,8 +267,6 @@ void LocalityView::modeApplied() {
   HeatmapPanel& panel = attention_->panel();
   panel.title = tr("Attention %1, layer %2, head %3").arg(modeText()).arg(layer_).arg(head_);
   QStringList notes;
-  const AttentionSide& side = attention_a_.max ? attention_a_ : attention_b_;
-  if (side.factor > 1) notes << (mean_ ? tr("mean-pooled %1×%1") : tr("max-pooled %1×%1")).arg(side.factor);
   if (attention_b_.outputError >= 0)
     notes << tr("output error %1 %").arg(number_text(100.0 * attention_b_.outputError, 3));
   panel.note = notes.join(QStringLiteral(" · "));
@@ -326,13 +320,10 @@ void LocalityView::selectionApplied() {
   matrix_->panel().selectedRow = s.layer;
   matrix_->panel().selectedCol = s.queryHead;
   HeatmapPanel& panel = attention_->panel();
-  const qint64 factor = std::max<qint64>(1, attention_a_.max ? attention_a_.factor : attention_b_.factor);
-  panel.selectedRow = s.tokenBegin >= 0 && s.tokenEnd == s.tokenBegin + 1 ? s.tokenBegin / factor : -1;
+  panel.selectedRow = s.tokenBegin >= 0 && s.tokenEnd == s.tokenBegin + 1 ? s.tokenBegin : -1;
   const bool range = s.tokenEnd > s.tokenBegin + 1;
-  panel.brush = range ? QRectF(static_cast<double>(s.tokenBegin) / static_cast<double>(factor), 0,
-                               static_cast<double>(s.tokenEnd - s.tokenBegin) / static_cast<double>(factor),
-                               static_cast<double>(panel.rows()))
-                      : QRectF();
+  panel.brush =
+      range ? QRectF(s.tokenBegin, 0, s.tokenEnd - s.tokenBegin, static_cast<double>(panel.rows())) : QRectF();
   refreshCurve();
   matrix_->update();
   attention_->update();
@@ -345,8 +336,7 @@ void LocalityView::cellActivated(HeatmapCanvas* canvas, qint64 row, qint64 col) 
       s.queryHead = static_cast<int>(col);
       s.kvHead = static_cast<int>(col / per_kv_head_);
     } else {
-      const qint64 factor = std::max<qint64>(1, attention_a_.max ? attention_a_.factor : attention_b_.factor);
-      s.tokenBegin = static_cast<int>(row * factor);
+      s.tokenBegin = static_cast<int>(row);
       s.tokenEnd = s.tokenBegin + 1;
     }
   });
@@ -354,10 +344,9 @@ void LocalityView::cellActivated(HeatmapCanvas* canvas, qint64 row, qint64 col) 
 
 void LocalityView::cellsBrushed(HeatmapCanvas* canvas, const QRect& cells) {
   if (canvas != attention_) return;
-  const qint64 factor = std::max<qint64>(1, attention_a_.max ? attention_a_.factor : attention_b_.factor);
   choose([&](Selection& s) {
-    s.tokenBegin = static_cast<int>(cells.left() * factor);
-    s.tokenEnd = static_cast<int>((cells.left() + cells.width()) * factor);
+    s.tokenBegin = cells.left();
+    s.tokenEnd = cells.left() + cells.width();
   });
 }
 
@@ -372,11 +361,7 @@ QString LocalityView::describe(const HeatmapCanvas* canvas, Cell cell) const {
         .arg(cell.col)
         .arg(cell.col / per_kv_head_)
         .arg(matrix_->panel().title, valuesText(canvas, cell));
-  const qint64 factor = std::max<qint64>(1, attention_a_.max ? attention_a_.factor : attention_b_.factor);
-  const auto name = [&](std::int64_t i) {
-    return factor == 1 ? tr("%1 '%2'").arg(i).arg(tokens_.value(static_cast<qsizetype>(i)))
-                       : tr("%1 to %2").arg(i * factor).arg((i + 1) * factor - 1);
-  };
+  const auto name = [&](std::int64_t i) { return tr("%1 '%2'").arg(i).arg(tokens_.value(static_cast<qsizetype>(i))); };
   if (cell.col > cell.row)
     return tr("L%1 head %2 query %3 does not see key %4").arg(layer_).arg(head_).arg(name(cell.row), name(cell.col));
   return tr("L%1 head %2 query %3 key %4 | %5")

@@ -17,10 +17,10 @@ struct LocalitySide {
   std::vector<std::vector<analysis::HeadLocality>> layers;
 };
 
-/// Attention of one head. At factor 1 max and mean are the same exact map.
+/// Attention of one head, in tokens: rows are queries, columns keys. Max and mean are the same map when it is exact, else
+/// the coarse levels of it.
 struct AttentionSide {
-  PyramidPtr max, mean;  ///< [tokens / factor] squared, rows are queries
-  qint64 factor = 1;
+  PyramidPtr max, mean;
   double outputError = -1.0;  ///< relative error of softmax(QK')V' to full precision; negative: not known
 };
 

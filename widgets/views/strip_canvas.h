@@ -22,6 +22,22 @@ class MetricStripCanvas : public PanelCanvas {
   MetricStripPanel panel_;
 };
 
+class CodeStripCanvas : public PanelCanvas {
+  Q_OBJECT
+ public:
+  using PanelCanvas::PanelCanvas;
+  CodeStripPanel& panel() override { return panel_; }
+  using PanelCanvas::panel;
+
+ protected:
+  void keyPressEvent(QKeyEvent* event) override {
+    if (!commonKey(event)) PanelCanvas::keyPressEvent(event);
+  }
+
+ private:
+  CodeStripPanel panel_;
+};
+
 /// Click or arrows and Enter choose a token; the wheel scrolls.
 class TokenStripCanvas : public PanelCanvas {
   Q_OBJECT

@@ -1,0 +1,1 @@
+// Owns the precompiled Qt headers that the libraries of the window reuse.
