@@ -466,10 +466,11 @@ void MainWindow::refreshCacheSize() {
     ++kv_request_;
     kv_->setProperty("key", QVariant());
     kv_->setText(tr("KV %1 (%2 fp16)").arg(bytesText(known->bytes), bytesText(known->full)));
-    kv_->setToolTip(tr("Measured: what the key-value cache of %1 had allocated after its last generation, %2 tokens; in "
-                       "brackets the same tokens in 16-bit floats")
-                        .arg(variant->name)
-                        .arg(known->tokens));
+    kv_->setToolTip(
+        tr("Measured: what the key-value cache of %1 had allocated after its last generation, %2 tokens; in "
+           "brackets the same tokens in 16-bit floats")
+            .arg(variant->name)
+            .arg(known->tokens));
     return;
   }
   if (!capture || !workbench_.isCaptureReady(capture->id)) return none();
@@ -491,8 +492,9 @@ void MainWindow::refreshCacheSize() {
       [this, request](Sizes sizes) {
         if (request != kv_request_) return;
         kv_->setText(tr("KV est. %1 (%2 fp16)").arg(bytesText(qint64(sizes.bytes)), bytesText(qint64(sizes.full))));
-        kv_->setToolTip(tr("Estimated: key-value cache of variant B at the length of the capture, by the method's "
-                           "formula; a chat measures it. In brackets 16-bit floats"));
+        kv_->setToolTip(
+            tr("Estimated: key-value cache of variant B at the length of the capture, by the method's "
+               "formula; a chat measures it. In brackets 16-bit floats"));
       },
       [this, request](const JobStatus&) {
         if (request != kv_request_) return;

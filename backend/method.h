@@ -39,7 +39,8 @@ struct CacheShape {
 class KvCache {
  public:
   virtual ~KvCache() = default;
-  /// Stores a whole prompt; the cache must be empty. @param key, value [kv_heads, tokens, head_dim] in the method's key domain
+  /// Stores a whole prompt; the cache must be empty. @param key, value [kv_heads, tokens, head_dim] in the method's key
+  /// domain
   virtual void prefill(const at::Tensor& key, const at::Tensor& value) = 0;
   /// One decode step in the method's own order of events (attend-then-flush or flush-then-attend).
   /// @param query [heads, head_dim] rotated; key, value [kv_heads, head_dim] of the new token
@@ -54,19 +55,20 @@ class KvCache {
 
 /// A quantized tensor with the codes it was made of: for self-checks, overlays and golden cases.
 struct QuantizedTensor {
-  at::Tensor values;  ///< reconstruction, shape and type of the input
-  at::Tensor codes;   ///< uint8, shape of the input; elements left in full precision have code 255
+  at::Tensor values;            ///< reconstruction, shape and type of the input
+  at::Tensor codes;             ///< uint8, shape of the input; elements left in full precision have code 255
   at::Tensor scale, group_min;  ///< f32, in the shape the method documents
   std::int64_t levels = 0;      ///< number of codes: 2^bits, one less for symmetric grids
-  at::Tensor full_precision;  ///< bool, shape of the input: where no code was made; undefined when every element has one
+  at::Tensor
+      full_precision;  ///< bool, shape of the input: where no code was made; undefined when every element has one
 };
 
 /// A KV-cache quantizer with its parameters.
 class KvMethod {
  public:
   virtual ~KvMethod() = default;
-  /// Reference path, readable next to the paper: quantizes and dequantizes every whole group of `x`; elements whose group is
-  /// not complete stay as they are. The streaming window is applied by `as_cached`.
+  /// Reference path, readable next to the paper: quantizes and dequantizes every whole group of `x`; elements whose
+  /// group is not complete stay as they are. The streaming window is applied by `as_cached`.
   /// @param x  [kv_heads, tokens, head_dim], any float type, in key_domain()
   /// @throws Error InvalidArgument naming head and token of a NaN or infinity
   virtual QuantizedTensor quantize(const at::Tensor& x, KvRole role, const JobContext& job) const = 0;
@@ -75,12 +77,13 @@ class KvMethod {
   /// Tokens that are quantized after a prompt of `tokens` was stored.
   virtual TokenRange after_prefill(KvRole role, std::int64_t tokens) const = 0;
   virtual KeyDomain key_domain() const { return KeyDomain::PostRope; }
-  /// `x` as the cache holds it outside the quantized range, in the type of x: rounded to f16 when the cache keeps f16. The
-  /// quantizer sees these values too, so that the reference and the packed path make the same codes.
+  /// `x` as the cache holds it outside the quantized range, in the type of x: rounded to f16 when the cache keeps f16.
+  /// The quantizer sees these values too, so that the reference and the packed path make the same codes.
   virtual at::Tensor held_in_full_precision(const at::Tensor& x) const { return x; }
   /// Why this setup cannot decode (a channel range over the whole prompt, say); empty when it can.
   virtual std::string cannot_stream() const { return {}; }
-  /// Packed path. @throws Error InvalidArgument when the setup does not fit the shape, Unsupported when it cannot stream
+  /// Packed path. @throws Error InvalidArgument when the setup does not fit the shape, Unsupported when it cannot
+  /// stream
   virtual std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const = 0;
   /// The formula: bits a cached element costs at `tokens` tokens, window included. A test holds it equal to
   /// KvCache::stats().effective_bits().
@@ -89,7 +92,8 @@ class KvMethod {
   virtual void check_fits(const CacheShape& shape) const = 0;
 };
 
-/// `x` as attention sees it after a prompt of all its tokens was stored: quantized range reconstructed, the rest as it is.
+/// `x` as attention sees it after a prompt of all its tokens was stored: quantized range reconstructed, the rest as it
+/// is.
 at::Tensor as_cached(const KvMethod& method, const at::Tensor& x, KvRole role, const JobContext& job);
 
 /// The unquantized cache: f16 or f32 keys and values, the baseline that every KV method is compared with.

@@ -16,7 +16,8 @@ struct WeightMethodEntry;
 const std::vector<KvMethodEntry>& kv_methods();
 const std::vector<WeightMethodEntry>& weight_methods();
 
-/// Every method's declaration, KV methods first. `rtn` of the KV family and `rtn` of the weight family are two declarations.
+/// Every method's declaration, KV methods first. `rtn` of the KV family and `rtn` of the weight family are two
+/// declarations.
 std::vector<MethodInfo> all_methods();
 std::vector<MethodInfo> kv_method_infos();
 std::vector<MethodInfo> weight_method_infos();  ///< weight and weight_activation

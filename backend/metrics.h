@@ -25,7 +25,8 @@ struct MeanError {
 };
 MeanError mean_with_error(std::span<const double> items);
 
-/// Mean of b - a over paired items with its 95 % confidence interval by Student's t; one pair gives an infinite interval.
+/// Mean of b - a over paired items with its 95 % confidence interval by Student's t; one pair gives an infinite
+/// interval.
 /// @throws Error InvalidArgument when the lengths differ or there is no item
 PairedDifference paired_difference(std::span<const double> a, std::span<const double> b);
 

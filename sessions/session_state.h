@@ -7,8 +7,9 @@
 
 namespace qs {
 
-/// What a user saves, as plain values. Paths are kept relative to the session file where possible; `sample:` names a file of
-/// the bundled sample, `data:` one in the folder of files the program makes. Every list keeps its order. Text on disk: JSON with sorted keys, so that it can be diffed.
+/// What a user saves, as plain values. Paths are kept relative to the session file where possible; `sample:` names a
+/// file of the bundled sample, `data:` one in the folder of files the program makes. Every list keeps its order. Text
+/// on disk: JSON with sorted keys, so that it can be diffed.
 struct ModelEntry {
   QString id, path, fingerprint;
   bool operator==(const ModelEntry&) const = default;

@@ -84,9 +84,9 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-std::string fixed(double value, int digits);       ///< "3.142"; "-" for NaN
-std::string significant(double value, int digits); ///< "0.00123", "1.2e-07"; "-" for NaN
-std::string bytes_text(std::int64_t bytes);        ///< "12.4 MiB"
-Json number(double value);                         ///< null for NaN and infinities
+std::string fixed(double value, int digits);        ///< "3.142"; "-" for NaN
+std::string significant(double value, int digits);  ///< "0.00123", "1.2e-07"; "-" for NaN
+std::string bytes_text(std::int64_t bytes);         ///< "12.4 MiB"
+Json number(double value);                          ///< null for NaN and infinities
 
 }  // namespace qs::cli

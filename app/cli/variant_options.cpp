@@ -24,15 +24,18 @@ void add_variant_options(CLI::App& verb, VariantOptions& options) {
   add_model_options(verb, options.model);
   verb.add_option("--kv", options.kv, "KV-cache setup, such as kivi:bits=2");
   verb.add_option("--weights", options.weights, "weight setup, such as smoothquant:alpha=0.5");
-  verb.add_option("--calibration", options.calibration, "text file or capture that a calibrated weight setup learns from");
-  verb.add_option("--calibration-tokens", options.calibration_tokens, "tokens of the text to calibrate on")->check(CLI::PositiveNumber);
+  verb.add_option("--calibration", options.calibration,
+                  "text file or capture that a calibrated weight setup learns from");
+  verb.add_option("--calibration-tokens", options.calibration_tokens, "tokens of the text to calibrate on")
+      ->check(CLI::PositiveNumber);
   verb.add_option("--execution", options.execution, "simulated (dequantized weights) or packed (products from codes)")
       ->check(CLI::IsMember({"simulated", "packed"}));
 }
 
 Calibration calibration_from(const Model& model, const std::string& path, std::int64_t tokens, const JobContext& job) {
   const std::filesystem::path file = resolve_path(path);
-  if (file.extension() == ".h5" || file.extension() == ".hdf5") return calibration_from_capture(*CaptureReader::open(file));
+  if (file.extension() == ".h5" || file.extension() == ".hdf5")
+    return calibration_from_capture(*CaptureReader::open(file));
   const EvalText text = read_text(file);
   std::vector<std::int64_t> ids = encode_with_bos(model.tokenizer(), text.text);
   ids.resize(std::min(ids.size(), static_cast<std::size_t>(tokens)));
@@ -42,7 +45,8 @@ Calibration calibration_from(const Model& model, const std::string& path, std::i
 std::shared_ptr<const Variant> build(const VariantOptions& options, const std::optional<Setup>& weights,
                                      const std::optional<Setup>& kv, const JobContext& job) {
   if (needs_calibration(weights) && options.calibration.empty()) {
-    throw UsageError{"Method '" + weights->method + "' needs a calibration: name a text or a capture with --calibration."};
+    throw UsageError{"Method '" + weights->method +
+                     "' needs a calibration: name a text or a capture with --calibration."};
   }
   const auto model = load(options.model, job.part(0.0, 0.4));
   std::optional<Calibration> calibration;
@@ -50,7 +54,8 @@ std::shared_ptr<const Variant> build(const VariantOptions& options, const std::o
     calibration = calibration_from(*model, options.calibration, options.calibration_tokens, job.part(0.4, 0.8));
   }
   return make_variant(model, weights, kv, calibration ? &*calibration : nullptr,
-                      options.execution == "packed" ? WeightExecution::Packed : WeightExecution::Simulated, job.part(0.8, 1.0));
+                      options.execution == "packed" ? WeightExecution::Packed : WeightExecution::Simulated,
+                      job.part(0.8, 1.0));
 }
 
 }  // namespace qs::cli

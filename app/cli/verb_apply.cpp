@@ -53,25 +53,35 @@ Applied apply_weights(const Setup& setup, const std::string& in, const std::stri
     add_weight(applied, setup, TensorView::own(to_f32(stored), stored.shape), stored.name);
   }
   if (applied.reports.empty()) {
-    throw Error(ErrorCode::NotFound, "'" + in + "' has no matrix" + (tensor.empty() ? std::string() : " named '" + tensor + "'") + ".");
+    throw Error(ErrorCode::NotFound,
+                "'" + in + "' has no matrix" + (tensor.empty() ? std::string() : " named '" + tensor + "'") + ".");
   }
   return applied;
 }
 
 Output applied_output(const Applied& applied, const std::string& method, const std::string& setup) {
   Output output{{{"method", method}, {"setup", setup}, {"tensors", Json::array()}}, {}};
-  Table table({"tensor", "relative error", "SQNR dB", "cosine", "max |error|", "bits", "packed", "changed", "functional error"});
+  Table table({"tensor", "relative error", "SQNR dB", "cosine", "max |error|", "bits", "packed", "changed",
+               "functional error"});
   std::string warnings;
   for (const TensorReport& report : applied.reports) {
-    output.json["tensors"].push_back({{"name", report.name}, {"shape", report.shape}, {"mse", number(report.mse)},
-                                      {"relative_error", number(report.relative_error)}, {"sqnr_db", number(report.sqnr_db)},
-                                      {"cosine", number(report.cosine)}, {"max_abs_error", number(report.max_abs_error)},
-                                      {"effective_bits", report.effective_bits}, {"packed_bytes", report.packed_bytes},
-                                      {"changed_fraction", report.changed_fraction}, {"saturated_fraction", report.saturated_fraction},
-                                      {"levels_used", report.levels_used}, {"levels", report.levels},
+    output.json["tensors"].push_back({{"name", report.name},
+                                      {"shape", report.shape},
+                                      {"mse", number(report.mse)},
+                                      {"relative_error", number(report.relative_error)},
+                                      {"sqnr_db", number(report.sqnr_db)},
+                                      {"cosine", number(report.cosine)},
+                                      {"max_abs_error", number(report.max_abs_error)},
+                                      {"effective_bits", report.effective_bits},
+                                      {"packed_bytes", report.packed_bytes},
+                                      {"changed_fraction", report.changed_fraction},
+                                      {"saturated_fraction", report.saturated_fraction},
+                                      {"levels_used", report.levels_used},
+                                      {"levels", report.levels},
                                       {"tokens_full_precision", report.tokens_full_precision},
                                       {"functional_error", number(report.functional_error)},
-                                      {"functional_metric", report.functional_metric}, {"warnings", report.warnings}});
+                                      {"functional_metric", report.functional_metric},
+                                      {"warnings", report.warnings}});
     table.row({report.name, significant(report.relative_error, 4), fixed(report.sqnr_db, 2), fixed(report.cosine, 5),
                significant(report.max_abs_error, 4), fixed(report.effective_bits, 3), bytes_text(report.packed_bytes),
                fixed(100 * report.changed_fraction, 1) + "%", significant(report.functional_error, 4)});
@@ -85,10 +95,14 @@ Output applied_output(const Applied& applied, const std::string& method, const s
 
 void add_apply(CLI::App& app, Cli& cli) {
   auto options = std::make_shared<Options>();
-  CLI::App* verb = app.add_subcommand("apply", "quantize the tensors of a capture or weight file, report errors and bits");
-  verb->add_option("SETUP", options->setup, "such as kivi:bits=2; a capture takes KV setups, weights take weight setups")->required();
+  CLI::App* verb =
+      app.add_subcommand("apply", "quantize the tensors of a capture or weight file, report errors and bits");
+  verb->add_option("SETUP", options->setup,
+                   "such as kivi:bits=2; a capture takes KV setups, weights take weight setups")
+      ->required();
   verb->add_option("--in", options->in, "capture (.h5), .safetensors file or model folder")->required();
-  verb->add_option("--tensor", options->tensor, "one tensor: /layers/000/key, /weights/NAME of a capture, or a name of the weight file");
+  verb->add_option("--tensor", options->tensor,
+                   "one tensor: /layers/000/key, /weights/NAME of a capture, or a name of the weight file");
   verb->add_option("-o,--output", options->out, "HDF5 file for the reconstruction");
   verb->callback([&cli, options] {
     cli.work = [options](const JobContext& job) {
@@ -106,7 +120,9 @@ void add_apply(CLI::App& app, Cli& cli) {
       } else {
         applied = apply_kv(*setup, *reader, options->tensor, job);
       }
-      if (!options->out.empty()) write_tensors(options->out, applied.tensors, {{"format", "quantoscope-tensors"}, {"setup", options->setup}, {"source", options->in}});
+      if (!options->out.empty())
+        write_tensors(options->out, applied.tensors,
+                      {{"format", "quantoscope-tensors"}, {"setup", options->setup}, {"source", options->in}});
       return applied_output(applied, setup->method, options->setup);
     };
   });

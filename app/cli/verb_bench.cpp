@@ -25,14 +25,21 @@ std::vector<Setup> parse_setups(std::string text) {
 }
 
 Output kernels_output(const KernelBench& bench) {
-  Output output{{{"kernel_set", bench.kernel_set}, {"torch_version", bench.torch_version}, {"threads", bench.threads},
-                 {"copy_bandwidth", bench.copy_bandwidth}, {"kernels", Json::array()}},
+  Output output{{{"kernel_set", bench.kernel_set},
+                 {"torch_version", bench.torch_version},
+                 {"threads", bench.threads},
+                 {"copy_bandwidth", bench.copy_bandwidth},
+                 {"kernels", Json::array()}},
                 {}};
   Table table({"kernel", "shape", "ns/element", "GB/s", "of copy", "x scalar", "x torch f32", "x torch bf16"});
   for (const KernelBenchRow& row : bench.rows) {
-    output.json["kernels"].push_back({{"kernel", row.kernel}, {"shape", row.shape}, {"ns_per_element", row.ns_per_element},
-                                      {"bytes_per_second", row.bytes_per_second}, {"bandwidth_share", row.bandwidth_share},
-                                      {"times_scalar", row.times_scalar}, {"times_torch_f32", number(row.times_torch_f32)},
+    output.json["kernels"].push_back({{"kernel", row.kernel},
+                                      {"shape", row.shape},
+                                      {"ns_per_element", row.ns_per_element},
+                                      {"bytes_per_second", row.bytes_per_second},
+                                      {"bandwidth_share", row.bandwidth_share},
+                                      {"times_scalar", row.times_scalar},
+                                      {"times_torch_f32", number(row.times_torch_f32)},
                                       {"times_torch_bf16", number(row.times_torch_bf16)}});
     table.row({row.kernel, row.shape, significant(row.ns_per_element, 3), fixed(row.bytes_per_second / 1e9, 2),
                fixed(100 * row.bandwidth_share, 0) + "%", fixed(row.times_scalar, 2), fixed(row.times_torch_f32, 2),
@@ -44,24 +51,37 @@ Output kernels_output(const KernelBench& bench) {
 }
 
 Output decode_output(const DecodeBench& bench) {
-  Output output{{{"kernel_set", bench.kernel_set}, {"threads", bench.threads}, {"layers", bench.layers}, {"heads", bench.heads},
-                 {"kv_heads", bench.kv_heads}, {"head_dim", bench.head_dim}, {"copy_bandwidth", bench.copy_bandwidth},
+  Output output{{{"kernel_set", bench.kernel_set},
+                 {"threads", bench.threads},
+                 {"layers", bench.layers},
+                 {"heads", bench.heads},
+                 {"kv_heads", bench.kv_heads},
+                 {"head_dim", bench.head_dim},
+                 {"copy_bandwidth", bench.copy_bandwidth},
                  {"runs", Json::array()}},
                 {}};
-  Table table({"setup", "context", "attention ms", "tokens/s", "x f16", "x torch f32", "cache", "bytes/token", "bits", "of copy"});
+  Table table({"setup", "context", "attention ms", "tokens/s", "x f16", "x torch f32", "cache", "bytes/token", "bits",
+               "of copy"});
   for (const DecodeBenchRow& row : bench.rows) {
-    output.json["runs"].push_back({{"setup", row.setup}, {"context", row.context}, {"attention_ms", row.attention_ms},
-                                   {"tokens_per_second", row.tokens_per_second}, {"times_f16", row.times_f16},
-                                   {"times_torch", row.times_torch}, {"cache_bytes", row.cache_bytes},
-                                   {"bytes_per_cached_token", row.bytes_per_cached_token}, {"effective_bits", row.effective_bits},
+    output.json["runs"].push_back({{"setup", row.setup},
+                                   {"context", row.context},
+                                   {"attention_ms", row.attention_ms},
+                                   {"tokens_per_second", row.tokens_per_second},
+                                   {"times_f16", row.times_f16},
+                                   {"times_torch", row.times_torch},
+                                   {"cache_bytes", row.cache_bytes},
+                                   {"bytes_per_cached_token", row.bytes_per_cached_token},
+                                   {"effective_bits", row.effective_bits},
                                    {"bandwidth_share", row.bandwidth_share}});
-    table.row({row.setup, std::to_string(row.context), fixed(row.attention_ms, 3), fixed(row.tokens_per_second, 1), fixed(row.times_f16, 2),
-               fixed(row.times_torch, 2), bytes_text(row.cache_bytes), fixed(row.bytes_per_cached_token, 0), fixed(row.effective_bits, 3),
+    table.row({row.setup, std::to_string(row.context), fixed(row.attention_ms, 3), fixed(row.tokens_per_second, 1),
+               fixed(row.times_f16, 2), fixed(row.times_torch, 2), bytes_text(row.cache_bytes),
+               fixed(row.bytes_per_cached_token, 0), fixed(row.effective_bits, 3),
                fixed(100 * row.bandwidth_share, 0) + "%"});
   }
-  output.text = std::to_string(bench.layers) + " layers, " + std::to_string(bench.heads) + " heads / " + std::to_string(bench.kv_heads) +
-                " KV heads of " + std::to_string(bench.head_dim) + ", " + std::to_string(bench.threads) + " threads, kernels " +
-                bench.kernel_set + ", copy bandwidth " + fixed(bench.copy_bandwidth / 1e9, 1) + " GB/s\n" + table.text();
+  output.text = std::to_string(bench.layers) + " layers, " + std::to_string(bench.heads) + " heads / " +
+                std::to_string(bench.kv_heads) + " KV heads of " + std::to_string(bench.head_dim) + ", " +
+                std::to_string(bench.threads) + " threads, kernels " + bench.kernel_set + ", copy bandwidth " +
+                fixed(bench.copy_bandwidth / 1e9, 1) + " GB/s\n" + table.text();
   return output;
 }
 
@@ -77,18 +97,24 @@ Output model_output(const DecodeOptions& options, const JobContext& job) {
   // A prompt of the asked length: the text over and over.
   const std::vector<std::int64_t> once = model->tokenizer().encode(options.prompt);
   std::vector<std::int64_t> prompt = encode_with_bos(model->tokenizer(), options.prompt);
-  while (static_cast<std::int64_t>(prompt.size()) < options.prompt_tokens) prompt.insert(prompt.end(), once.begin(), once.end());
+  while (static_cast<std::int64_t>(prompt.size()) < options.prompt_tokens)
+    prompt.insert(prompt.end(), once.begin(), once.end());
   prompt.resize(static_cast<std::size_t>(options.prompt_tokens));
   Output output{{{"model", model->info().name}, {"threads", threads()}, {"runs", Json::array()}}, {}};
-  Table table({"variant", "prompt", "prefill tokens/s", "decode tokens/s", "x full precision", "KV cache", "KV in f16"});
+  Table table(
+      {"variant", "prompt", "prefill tokens/s", "decode tokens/s", "x full precision", "KV cache", "KV in f16"});
   for (const ModelBenchRow& row : bench_model(variants, prompt, options.new_tokens, job.part(0.1, 1.0))) {
-    output.json["runs"].push_back({{"variant", row.variant}, {"prompt_tokens", row.prompt_tokens}, {"new_tokens", row.new_tokens},
+    output.json["runs"].push_back({{"variant", row.variant},
+                                   {"prompt_tokens", row.prompt_tokens},
+                                   {"new_tokens", row.new_tokens},
                                    {"prefill_tokens_per_second", row.prefill_tokens_per_second},
                                    {"decode_tokens_per_second", row.decode_tokens_per_second},
-                                   {"times_full_precision", row.times_full_precision}, {"kv_bytes", row.kv_bytes},
+                                   {"times_full_precision", row.times_full_precision},
+                                   {"kv_bytes", row.kv_bytes},
                                    {"kv_bytes_full_precision", row.kv_bytes_f16}});
-    table.row({row.variant, std::to_string(row.prompt_tokens), fixed(row.prefill_tokens_per_second, 0), fixed(row.decode_tokens_per_second, 1),
-               fixed(row.times_full_precision, 2), bytes_text(row.kv_bytes), bytes_text(row.kv_bytes_f16)});
+    table.row({row.variant, std::to_string(row.prompt_tokens), fixed(row.prefill_tokens_per_second, 0),
+               fixed(row.decode_tokens_per_second, 1), fixed(row.times_full_precision, 2), bytes_text(row.kv_bytes),
+               bytes_text(row.kv_bytes_f16)});
   }
   output.text = table.text();
   return output;
@@ -110,7 +136,8 @@ void add_bench(CLI::App& app, Cli& cli) {
   decode->add_option("--heads", options->request.heads)->check(CLI::Range(1, 1024));
   decode->add_option("--kv-heads", options->request.kv_heads)->check(CLI::Range(1, 1024));
   decode->add_option("--head-dim", options->request.head_dim)->check(CLI::Range(8, 512));
-  decode->add_option("--steps", options->request.steps, "decode steps timed at each context")->check(CLI::Range(1, 4096));
+  decode->add_option("--steps", options->request.steps, "decode steps timed at each context")
+      ->check(CLI::Range(1, 4096));
   decode->add_option("--threads", options->threads)->check(CLI::Range(0, 1024));
   decode->add_option("--model", options->model, "measure prefill and decode of this model instead of random weights");
   decode->add_option("--prompt-tokens", options->prompt_tokens, "with --model")->check(CLI::PositiveNumber);

@@ -15,8 +15,10 @@ void add_capture(CLI::App& app, Cli& cli) {
   CLI::App* verb = app.add_subcommand("capture", "run a text and keep keys, values and statistics in an HDF5 file");
   add_model_options(*verb, options->model);
   verb->add_option("--text", options->text, "UTF-8 text file")->required();
-  verb->add_option("--tokens", options->tokens, "tokens to run; default: the model's context")->check(CLI::PositiveNumber);
-  verb->add_option("--window", options->window, "tokens of one forward pass; default: the model's context")->check(CLI::PositiveNumber);
+  verb->add_option("--tokens", options->tokens, "tokens to run; default: the model's context")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--window", options->window, "tokens of one forward pass; default: the model's context")
+      ->check(CLI::PositiveNumber);
   verb->add_option("--taps", options->taps, "key,key_pre_rope,value,query,attention,activations; default: all");
   verb->add_flag("--weights", options->weights, "store the weights too");
   verb->add_flag("--portable", options->portable, "store float32 instead of 16-bit floats");
@@ -56,12 +58,16 @@ void add_capture(CLI::App& app, Cli& cli) {
       const CaptureInfo info = capture(*model, request, options->out, options->append, job.part(0.2, 1.0));
       const auto bytes = static_cast<std::int64_t>(std::filesystem::file_size(options->out));
       Output output;
-      output.json = {{"path", info.path},     {"tokens", info.tokens},         {"layers", info.layers},
-                     {"complete", info.complete}, {"bytes", bytes},            {"forecast_bytes", forecast.bytes},
+      output.json = {{"path", info.path},
+                     {"tokens", info.tokens},
+                     {"layers", info.layers},
+                     {"complete", info.complete},
+                     {"bytes", bytes},
+                     {"forecast_bytes", forecast.bytes},
                      {"datasets", info.datasets.size()}};
-      output.text = options->out + ": " + std::to_string(info.tokens) + " tokens, " + std::to_string(info.layers) + " layers, " +
-                    std::to_string(info.datasets.size()) + " datasets, " + bytes_text(bytes) + " (forecast at most " +
-                    bytes_text(forecast.bytes) + ")\n";
+      output.text = options->out + ": " + std::to_string(info.tokens) + " tokens, " + std::to_string(info.layers) +
+                    " layers, " + std::to_string(info.datasets.size()) + " datasets, " + bytes_text(bytes) +
+                    " (forecast at most " + bytes_text(forecast.bytes) + ")\n";
       return output;
     };
   });

@@ -29,8 +29,8 @@ void add_generate(CLI::App& app, Cli& cli) {
       const auto variant = build(options->variant, weights, kv, job.part(0.0, 0.5));
       SamplingOptions sampling = options->sampling;
       sampling.stop_at_eos = !options->ignore_eos;
-      const GenerationResult result = generate(*variant, encode_with_bos(variant->model().tokenizer(), options->prompt), sampling,
-                                               {}, job.part(0.5, 1.0));
+      const GenerationResult result = generate(*variant, encode_with_bos(variant->model().tokenizer(), options->prompt),
+                                               sampling, {}, job.part(0.5, 1.0));
       Output output;
       output.json = {{"prompt_ids", result.prompt_ids},
                      {"ids", result.ids},
@@ -44,11 +44,11 @@ void add_generate(CLI::App& app, Cli& cli) {
                      {"tokens_per_second", result.tokens_per_second()},
                      {"kv_bytes", result.cache.bytes()},
                      {"kv_bytes_full_precision", result.cache.bytes_if_f16}};
-      output.text = options->prompt + result.text + "\n\n" + variant->label().text() + ": " + std::to_string(result.ids.size()) +
-                    " tokens, " + fixed(result.tokens_per_second(), 1) + " tokens/s after a prompt of " +
-                    std::to_string(result.prompt_ids.size()) + " tokens in " + fixed(result.seconds_prefill * 1e3, 1) +
-                    " ms; KV cache " + bytes_text(result.cache.bytes()) + " (f16: " + bytes_text(result.cache.bytes_if_f16) +
-                    "); seed " + std::to_string(result.seed) + "\n";
+      output.text = options->prompt + result.text + "\n\n" + variant->label().text() + ": " +
+                    std::to_string(result.ids.size()) + " tokens, " + fixed(result.tokens_per_second(), 1) +
+                    " tokens/s after a prompt of " + std::to_string(result.prompt_ids.size()) + " tokens in " +
+                    fixed(result.seconds_prefill * 1e3, 1) + " ms; KV cache " + bytes_text(result.cache.bytes()) +
+                    " (f16: " + bytes_text(result.cache.bytes_if_f16) + "); seed " + std::to_string(result.seed) + "\n";
       return output;
     };
   });

@@ -20,41 +20,45 @@ Output inspect_model_path(const std::filesystem::path& path, std::int64_t contex
   const std::int64_t tokens = context > 0 ? context : info.max_context;
   const MemoryEstimate memory = estimate_memory(info, {}, tokens);
   Output output;
-  output.json = {{"kind", "model"},
-                 {"name", info.name},
-                 {"path", info.path},
-                 {"format", info.format},
-                 {"architecture", info.architecture},
-                 {"tokenizer", info.tokenizer},
-                 {"parameters", info.parameters},
-                 {"layers", info.layers},
-                 {"heads", info.heads},
-                 {"kv_heads", info.kv_heads},
-                 {"head_dim", info.head_dim},
-                 {"hidden_size", info.hidden_size},
-                 {"intermediate_size", info.intermediate_size},
-                 {"vocab_size", info.vocab_size},
-                 {"max_context", info.max_context},
-                 {"tied_embeddings", info.tied_embeddings},
-                 {"dtype", info.dtype},
-                 {"bytes", info.bytes},
-                 {"kv_bytes_per_token", info.kv_bytes_per_token()},
-                 {"fingerprint", info.fingerprint},
-                 {"memory_estimate",
-                  {{"weights", memory.weights}, {"kv", memory.kv}, {"scratch", memory.scratch}, {"context", memory.context}}},
-                 {"memory_available", available_memory()}};
+  output.json = {
+      {"kind", "model"},
+      {"name", info.name},
+      {"path", info.path},
+      {"format", info.format},
+      {"architecture", info.architecture},
+      {"tokenizer", info.tokenizer},
+      {"parameters", info.parameters},
+      {"layers", info.layers},
+      {"heads", info.heads},
+      {"kv_heads", info.kv_heads},
+      {"head_dim", info.head_dim},
+      {"hidden_size", info.hidden_size},
+      {"intermediate_size", info.intermediate_size},
+      {"vocab_size", info.vocab_size},
+      {"max_context", info.max_context},
+      {"tied_embeddings", info.tied_embeddings},
+      {"dtype", info.dtype},
+      {"bytes", info.bytes},
+      {"kv_bytes_per_token", info.kv_bytes_per_token()},
+      {"fingerprint", info.fingerprint},
+      {"memory_estimate",
+       {{"weights", memory.weights}, {"kv", memory.kv}, {"scratch", memory.scratch}, {"context", memory.context}}},
+      {"memory_available", available_memory()}};
   Table table({"model", info.name});
   table.row({"architecture", info.architecture + ", " + info.format});
   table.row({"tokenizer", info.tokenizer});
   table.row({"parameters", std::to_string(info.parameters)});
-  table.row({"layers, heads / KV heads", std::to_string(info.layers) + ", " + std::to_string(info.heads) + " / " + std::to_string(info.kv_heads)});
-  table.row({"head_dim, hidden, intermediate", std::to_string(info.head_dim) + ", " + std::to_string(info.hidden_size) + ", " + std::to_string(info.intermediate_size)});
+  table.row({"layers, heads / KV heads",
+             std::to_string(info.layers) + ", " + std::to_string(info.heads) + " / " + std::to_string(info.kv_heads)});
+  table.row({"head_dim, hidden, intermediate", std::to_string(info.head_dim) + ", " + std::to_string(info.hidden_size) +
+                                                   ", " + std::to_string(info.intermediate_size)});
   table.row({"vocabulary, context", std::to_string(info.vocab_size) + ", " + std::to_string(info.max_context)});
   table.row({"stored", info.dtype + ", " + bytes_text(info.bytes)});
   table.row({"KV cache in f16", bytes_text(info.kv_bytes_per_token()) + " a token"});
   table.row({"memory at " + std::to_string(tokens) + " tokens",
-             bytes_text(memory.total()) + ": weights " + bytes_text(memory.weights) + ", cache " + bytes_text(memory.kv) +
-                 ", scratch " + bytes_text(memory.scratch) + "; available " + bytes_text(available_memory())});
+             bytes_text(memory.total()) + ": weights " + bytes_text(memory.weights) + ", cache " +
+                 bytes_text(memory.kv) + ", scratch " + bytes_text(memory.scratch) + "; available " +
+                 bytes_text(available_memory())});
   output.text = table.text();
   return output;
 }
@@ -78,11 +82,14 @@ Output inspect_capture(const std::filesystem::path& path) {
                  {"program_version", info.program_version},
                  {"bytes", static_cast<std::int64_t>(std::filesystem::file_size(path))},
                  {"datasets", Json::array()}};
-  output.text = "capture of " + info.model_name + ", " + std::to_string(info.tokens) + " tokens of " + info.text_source +
-                (info.complete ? "" : " (not complete: it was stopped)") + "\n";
+  output.text = "capture of " + info.model_name + ", " + std::to_string(info.tokens) + " tokens of " +
+                info.text_source + (info.complete ? "" : " (not complete: it was stopped)") + "\n";
   Table table({"dataset", "type", "shape", "axes", "stored"});
   for (const DatasetInfo& dataset : info.datasets) {
-    output.json["datasets"].push_back({{"path", dataset.path}, {"dtype", dataset.dtype}, {"shape", dataset.shape}, {"axes", dataset.axes},
+    output.json["datasets"].push_back({{"path", dataset.path},
+                                       {"dtype", dataset.dtype},
+                                       {"shape", dataset.shape},
+                                       {"axes", dataset.axes},
                                        {"bytes_stored", dataset.bytes_stored}});
     std::string shape;
     for (const std::int64_t extent : dataset.shape) shape += (shape.empty() ? "" : " x ") + std::to_string(extent);
@@ -98,8 +105,12 @@ Output inspect_results(const std::filesystem::path& path) {
   Table table({"variant", "task", "value", "standard error", "n", "protocol"});
   for (const EvalReport& report : reports) {
     for (const TaskResult& task : report.tasks) {
-      output.json["runs"].push_back({{"variant", report.variant.text()}, {"task", task.task}, {"value", number(task.value)},
-                                     {"standard_error", number(task.standard_error)}, {"n", task.n}, {"fingerprint", report.fingerprint}});
+      output.json["runs"].push_back({{"variant", report.variant.text()},
+                                     {"task", task.task},
+                                     {"value", number(task.value)},
+                                     {"standard_error", number(task.standard_error)},
+                                     {"n", task.n},
+                                     {"fingerprint", report.fingerprint}});
       table.row({report.variant.text(), task.task, significant(task.value, 6), significant(task.standard_error, 3),
                  std::to_string(task.n), report.fingerprint});
     }
@@ -114,17 +125,26 @@ Output inspect_session(const std::filesystem::path& path) {
   try {
     session = Json::parse(in);
   } catch (const nlohmann::json::exception& e) {
-    throw Error(ErrorCode::BadFormat, "'" + path.string() + "' is not a session: it is no whole JSON document.", e.what());
+    throw Error(ErrorCode::BadFormat, "'" + path.string() + "' is not a session: it is no whole JSON document.",
+                e.what());
   }
   if (!session.is_object() || session.value("format", "") != "quantoscope-session") {
-    throw Error(ErrorCode::BadFormat, "'" + path.string() + "' is JSON but no session: 'format' should be \"quantoscope-session\".");
+    throw Error(ErrorCode::BadFormat,
+                "'" + path.string() + "' is JSON but no session: 'format' should be \"quantoscope-session\".");
   }
-  const auto count = [&](const char* list) { return session.contains(list) && session[list].is_array() ? session[list].size() : 0; };
-  Output output{{{"kind", "session"}, {"title", session.value("title", "")}, {"models", count("models")}, {"captures", count("captures")},
-                 {"variants", count("variants")}, {"views", count("views")}},
+  const auto count = [&](const char* list) {
+    return session.contains(list) && session[list].is_array() ? session[list].size() : 0;
+  };
+  Output output{{{"kind", "session"},
+                 {"title", session.value("title", "")},
+                 {"models", count("models")},
+                 {"captures", count("captures")},
+                 {"variants", count("variants")},
+                 {"views", count("views")}},
                 {}};
-  output.text = "session '" + session.value("title", std::string()) + "': " + std::to_string(count("models")) + " models, " +
-                std::to_string(count("captures")) + " captures, " + std::to_string(count("variants")) + " variants\n";
+  output.text = "session '" + session.value("title", std::string()) + "': " + std::to_string(count("models")) +
+                " models, " + std::to_string(count("captures")) + " captures, " + std::to_string(count("variants")) +
+                " variants\n";
   return output;
 }
 
@@ -143,7 +163,8 @@ void add_inspect(CLI::App& app, Cli& cli) {
     cli.work = [options](const JobContext&) {
       const std::filesystem::path path = resolve_path(options->path);
       if (!std::filesystem::exists(path)) throw Error(ErrorCode::NotFound, "There is no '" + options->path + "'.");
-      if (std::filesystem::is_directory(path) || path.filename() == "config.json") return inspect_model_path(path, options->context);
+      if (std::filesystem::is_directory(path) || path.filename() == "config.json")
+        return inspect_model_path(path, options->context);
       const std::string head = first_bytes(path, 8);
       if (head == "\x89HDF\r\n\x1a\n") {
         try {

@@ -16,9 +16,15 @@ Json value_json(const ParamValue& value) {
 }
 
 Json param_json(const ParamSpec& spec) {
-  Json json = {{"key", spec.key}, {"type", type_id(spec.fallback)}, {"default", value_json(spec.fallback)},
-               {"min", nullptr},  {"max", nullptr},                 {"choices", Json::array()},
-               {"unit", spec.unit}, {"help", spec.help},            {"label", spec.label}};
+  Json json = {{"key", spec.key},
+               {"type", type_id(spec.fallback)},
+               {"default", value_json(spec.fallback)},
+               {"min", nullptr},
+               {"max", nullptr},
+               {"choices", Json::array()},
+               {"unit", spec.unit},
+               {"help", spec.help},
+               {"label", spec.label}};
   if (const auto* range = std::get_if<IntRange>(&spec.domain)) json["min"] = range->min, json["max"] = range->max;
   if (const auto* range = std::get_if<RealRange>(&spec.domain)) json["min"] = range->min, json["max"] = range->max;
   if (const auto* choices = std::get_if<Choices>(&spec.domain)) json["choices"] = choices->values;
@@ -26,10 +32,18 @@ Json param_json(const ParamSpec& spec) {
 }
 
 Json method_json(const MethodInfo& method) {
-  Json json = {{"id", method.id},           {"title", method.title},     {"family", family_id(method.family)},
-               {"paper", method.paper},     {"citation", method.citation}, {"summary", method.summary},
-               {"params", Json::array()},   {"presets", Json::array()},  {"needs_calibration", method.needs_calibration},
-               {"runs_here", method.runs_here}, {"why_not", method.why_not}, {"effective_bits", method.effective_bits_formula}};
+  Json json = {{"id", method.id},
+               {"title", method.title},
+               {"family", family_id(method.family)},
+               {"paper", method.paper},
+               {"citation", method.citation},
+               {"summary", method.summary},
+               {"params", Json::array()},
+               {"presets", Json::array()},
+               {"needs_calibration", method.needs_calibration},
+               {"runs_here", method.runs_here},
+               {"why_not", method.why_not},
+               {"effective_bits", method.effective_bits_formula}};
   for (const ParamSpec& spec : method.params) json["params"].push_back(param_json(spec));
   for (const Preset& preset : method.presets) {
     Json params = Json::object();
@@ -60,15 +74,17 @@ std::string method_page(const MethodInfo& method) {
 
 /// The table of README.md; a test holds the two equal.
 std::string markdown(const std::vector<MethodInfo>& methods) {
-  std::string text = "| id | method | family | what it does | parameters (default) | effective bits | paper |\n|---|---|---|---|---|---|---|\n";
+  std::string text =
+      "| id | method | family | what it does | parameters (default) | effective bits | paper "
+      "|\n|---|---|---|---|---|---|---|\n";
   for (const MethodInfo& method : methods) {
     std::string params;
     for (const ParamSpec& spec : method.params) {
       if (spec.advanced) continue;
       params += (params.empty() ? "`" : ", `") + spec.key + "=" + format_value(spec.fallback) + "`";
     }
-    text += "| `" + method.id + "` | " + method.title + " | " + family_id(method.family) + " | " + method.summary + " | " + params +
-            " | " + method.effective_bits_formula + " | " + method.paper + " |\n";
+    text += "| `" + method.id + "` | " + method.title + " | " + family_id(method.family) + " | " + method.summary +
+            " | " + params + " | " + method.effective_bits_formula + " | " + method.paper + " |\n";
   }
   return text;
 }

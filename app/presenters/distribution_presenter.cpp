@@ -1,6 +1,5 @@
 #include "app/presenters/distribution_presenter.h"
 
-
 #include "backend/evaluation/apply.h"
 #include "backend/method_registry.h"
 #include "backend/storage/capture_reader.h"
@@ -46,7 +45,8 @@ DistributionPresenter::DistributionPresenter(Workbench& workbench, DistributionV
     if (view_.isLinked()) follow(false);
   });
   connect(&view_, &DistributionView::scopeChanged, this, [this] { follow(false); });
-  connect(&workbench_, &Workbench::captureReady, this, [this](const QString& id) { follow(shown_.startsWith(id + u'|')); });
+  connect(&workbench_, &Workbench::captureReady, this,
+          [this](const QString& id) { follow(shown_.startsWith(id + u'|')); });
   connect(&workbench_, &Workbench::variantsChanged, this, [this] { follow(true); });
   connect(&workbench_, &Workbench::sessionReplaced, this, [this] { follow(true); });
   connect(&view_, &ViewBase::cancelRequested, this, [this] { workbench_.jobs().cancel(job_); });

@@ -6,12 +6,12 @@
 #include <cmath>
 
 #include "backend/evaluation/layer_error.h"
-#include "backend/metrics.h"
 #include "backend/evaluation/protocol.h"
 #include "backend/evaluation/windows.h"
 #include "backend/method.h"
 #include "backend/method_registry.h"
 #include "backend/methods/smoothing.h"
+#include "backend/metrics.h"
 #include "backend/model/decoder.h"
 #include "backend/model/torch_error.h"
 #include "backend/types/error.h"

@@ -19,8 +19,8 @@ struct AppliedTensor {
   TokenRange quantized;
 };
 
-/// Keys and values of `layer`, quantized as after a prompt of all tokens, with the functional error of attention over the
-/// captured queries (NaN when the capture has none).
+/// Keys and values of `layer`, quantized as after a prompt of all tokens, with the functional error of attention over
+/// the captured queries (NaN when the capture has none).
 struct AppliedLayer {
   AppliedTensor key, value;
 };

@@ -12,8 +12,8 @@ namespace qs {
 
 class Variant;
 
-/// Each kernel of the set in use against its scalar form and against LibTorch doing the same product in floating point, on one
-/// thread, with the copy bandwidth of the same run (kernels specification, section 1).
+/// Each kernel of the set in use against its scalar form and against LibTorch doing the same product in floating point,
+/// on one thread, with the copy bandwidth of the same run (kernels specification, section 1).
 KernelBench bench_kernels(const JobContext& job);
 
 struct DecodeBenchRequest {
@@ -24,12 +24,14 @@ struct DecodeBenchRequest {
   std::uint64_t seed = 0;
 };
 
-/// Decode attention of each setup, of the f16 cache and of LibTorch in f32, on random keys and values of Llama-like shape.
+/// Decode attention of each setup, of the f16 cache and of LibTorch in f32, on random keys and values of Llama-like
+/// shape.
 /// @throws Error InvalidArgument when a setup does not fit the shape, OutOfMemory when the largest cache does not fit
 DecodeBench bench_decode(const DecodeBenchRequest& request, const JobContext& job);
 
 /// Greedy generation with each variant, the first one being the reference.
-std::vector<ModelBenchRow> bench_model(const std::vector<const Variant*>& variants, const std::vector<std::int64_t>& prompt,
-                                       std::int64_t new_tokens, const JobContext& job);
+std::vector<ModelBenchRow> bench_model(const std::vector<const Variant*>& variants,
+                                       const std::vector<std::int64_t>& prompt, std::int64_t new_tokens,
+                                       const JobContext& job);
 
 }  // namespace qs

@@ -33,12 +33,14 @@ double time_steps(std::vector<std::unique_ptr<KvCache>>& layers, const std::vect
   return seconds[seconds.size() / 2];
 }
 
-double time_torch(const DecodeBenchRequest& request, const at::Tensor& key, const at::Tensor& value, const at::Tensor& query) {
+double time_torch(const DecodeBenchRequest& request, const at::Tensor& key, const at::Tensor& value,
+                  const at::Tensor& query) {
   const std::int64_t shared = request.heads / request.kv_heads;
   const at::Tensor k = key.to(at::kFloat).contiguous(), v = value.to(at::kFloat).contiguous();
   const at::Tensor q = query.view({request.kv_heads, shared, request.head_dim});
   return static_cast<double>(request.layers) * median_seconds([&] {
-           const at::Tensor scores = at::matmul(q, k.transpose(1, 2)) / std::sqrt(static_cast<double>(request.head_dim));
+           const at::Tensor scores =
+               at::matmul(q, k.transpose(1, 2)) / std::sqrt(static_cast<double>(request.head_dim));
            at::Tensor out = at::matmul(at::softmax(scores, -1), v);
          });
 }
@@ -49,8 +51,9 @@ DecodeBench bench_decode(const DecodeBenchRequest& request, const JobContext& jo
   const c10::InferenceMode no_grad;
   const CacheShape shape{.heads = request.heads, .kv_heads = request.kv_heads, .head_dim = request.head_dim};
   if (request.kv_heads <= 0 || request.heads % request.kv_heads != 0) {
-    throw Error(ErrorCode::InvalidArgument, "--heads must be a multiple of --kv-heads, found " + std::to_string(request.heads) +
-                                                " and " + std::to_string(request.kv_heads) + ".");
+    throw Error(ErrorCode::InvalidArgument, "--heads must be a multiple of --kv-heads, found " +
+                                                std::to_string(request.heads) + " and " +
+                                                std::to_string(request.kv_heads) + ".");
   }
   std::vector<std::unique_ptr<KvMethod>> methods;
   for (const Setup& setup : request.setups) {
@@ -62,7 +65,8 @@ DecodeBench bench_decode(const DecodeBenchRequest& request, const JobContext& jo
   const std::int64_t row = request.kv_heads * request.head_dim;
   if (const std::int64_t needed = longest * row * (request.layers * 4 + 2 * (2 + 4 + 4)); needed > available_memory()) {
     throw Error(ErrorCode::OutOfMemory, "A context of " + std::to_string(longest) + " tokens needs about " +
-                                            std::to_string(needed >> 20) + " MiB, " + std::to_string(available_memory() >> 20) +
+                                            std::to_string(needed >> 20) + " MiB, " +
+                                            std::to_string(available_memory() >> 20) +
                                             " MiB are available. Lower --context or --layers.");
   }
 
@@ -77,7 +81,8 @@ DecodeBench bench_decode(const DecodeBenchRequest& request, const JobContext& jo
   at::Generator generator = at::detail::createCPUGenerator(request.seed);
   std::vector<Token> tokens;
   for (std::int64_t i = 0; i < request.steps; ++i) {
-    tokens.push_back({at::randn({request.heads, request.head_dim}, generator), at::randn({request.kv_heads, request.head_dim}, generator),
+    tokens.push_back({at::randn({request.heads, request.head_dim}, generator),
+                      at::randn({request.kv_heads, request.head_dim}, generator),
                       at::randn({request.kv_heads, request.head_dim}, generator)});
   }
   const std::int64_t rounds = static_cast<std::int64_t>(request.contexts.size() * (methods.size() + 1));
@@ -99,24 +104,26 @@ DecodeBench bench_decode(const DecodeBenchRequest& request, const JobContext& jo
       if (i == 0) f16_seconds = seconds;
       CacheStats stats;
       for (const auto& layer : layers) stats += layer->stats();
-      bench.rows.push_back({.setup = name,
-                            .context = context,
-                            .attention_ms = 1e3 * seconds,
-                            .tokens_per_second = 1.0 / seconds,
-                            .times_f16 = f16_seconds / seconds,
-                            .times_torch = torch_seconds / seconds,
-                            .cache_bytes = stats.bytes(),
-                            .bytes_per_cached_token = static_cast<double>(stats.bytes()) / static_cast<double>(stats.tokens),
-                            .effective_bits = stats.effective_bits(),
-                            .bandwidth_share = static_cast<double>(stats.bytes()) / seconds / bench.copy_bandwidth});
+      bench.rows.push_back(
+          {.setup = name,
+           .context = context,
+           .attention_ms = 1e3 * seconds,
+           .tokens_per_second = 1.0 / seconds,
+           .times_f16 = f16_seconds / seconds,
+           .times_torch = torch_seconds / seconds,
+           .cache_bytes = stats.bytes(),
+           .bytes_per_cached_token = static_cast<double>(stats.bytes()) / static_cast<double>(stats.tokens),
+           .effective_bits = stats.effective_bits(),
+           .bandwidth_share = static_cast<double>(stats.bytes()) / seconds / bench.copy_bandwidth});
     }
   }
   job.checkpoint(1, 1, "Decode");
   return bench;
 }
 
-std::vector<ModelBenchRow> bench_model(const std::vector<const Variant*>& variants, const std::vector<std::int64_t>& prompt,
-                                       std::int64_t new_tokens, const JobContext& job) {
+std::vector<ModelBenchRow> bench_model(const std::vector<const Variant*>& variants,
+                                       const std::vector<std::int64_t>& prompt, std::int64_t new_tokens,
+                                       const JobContext& job) {
   SamplingOptions greedy;
   greedy.max_tokens = static_cast<int>(new_tokens);
   greedy.stop_at_eos = false;

@@ -9,10 +9,10 @@
 
 #include "backend/evaluation/cache_memory.h"
 #include "backend/evaluation/cross_entropy.h"
-#include "backend/metrics.h"
 #include "backend/evaluation/protocol.h"
 #include "backend/evaluation/window_attention.h"
 #include "backend/evaluation/windows.h"
+#include "backend/metrics.h"
 #include "backend/model/cached_attention.h"
 #include "backend/model/decoder.h"
 #include "backend/model/torch_error.h"

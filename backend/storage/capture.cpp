@@ -98,10 +98,9 @@ class CaptureSink final : public TapSink {
     if (!request_.taps.count("activations")) return;
     // q, k and v read one tensor, and so do gate and up: their sums are shared.
     const LinearKind before = std::exchange(last_kind_, kind);
-    const bool shares = !layer_.activations.empty() &&
-                        ((kind == LinearKind::K && before == LinearKind::Q) ||
-                         (kind == LinearKind::V && before == LinearKind::K) ||
-                         (kind == LinearKind::Up && before == LinearKind::Gate));
+    const bool shares = !layer_.activations.empty() && ((kind == LinearKind::K && before == LinearKind::Q) ||
+                                                        (kind == LinearKind::V && before == LinearKind::K) ||
+                                                        (kind == LinearKind::Up && before == LinearKind::Gate));
     layer_.activations.emplace_back(linear_name(layer, kind),
                                     shares ? layer_.activations.back().second : activation_sums(x));
   }

@@ -99,6 +99,7 @@ CaptureHeader read_header(hid_t file, const std::filesystem::path& path) {
                 (*field == -1 ? "none" : std::to_string(*field)) + ".");
     }
   }
+  info.window = header.window;
   info.rope_theta = hdf5::real_attribute(file, "rope_theta");
   return header;
 }

@@ -10,11 +10,11 @@ namespace qs {
 struct KernelBenchRow {
   std::string kernel, shape;
   double ns_per_element = 0.0;
-  double bytes_per_second = 0.0;      ///< of what the kernel must read and write
-  double bandwidth_share = 0.0;       ///< of the copy bandwidth measured in the same run
-  double times_scalar = 0.0;          ///< scalar time over this time
-  double times_torch_f32 = 0.0;       ///< LibTorch's f32 time for the same product over this time; NaN when it has none
-  double times_torch_bf16 = 0.0;      ///< likewise in bfloat16
+  double bytes_per_second = 0.0;  ///< of what the kernel must read and write
+  double bandwidth_share = 0.0;   ///< of the copy bandwidth measured in the same run
+  double times_scalar = 0.0;      ///< scalar time over this time
+  double times_torch_f32 = 0.0;   ///< LibTorch's f32 time for the same product over this time; NaN when it has none
+  double times_torch_bf16 = 0.0;  ///< likewise in bfloat16
 };
 
 struct KernelBench {
@@ -28,14 +28,14 @@ struct KernelBench {
 struct DecodeBenchRow {
   std::string setup;  ///< "f16" for the full-precision cache
   std::int64_t context = 0;
-  double attention_ms = 0.0;         ///< one token through all layers, the median
-  double tokens_per_second = 0.0;    ///< as if attention were all there is
-  double times_f16 = 0.0;            ///< f16 cache's time over this time
-  double times_torch = 0.0;          ///< LibTorch f32 attention's time over this time
-  std::int64_t cache_bytes = 0;      ///< allocated, all layers
+  double attention_ms = 0.0;       ///< one token through all layers, the median
+  double tokens_per_second = 0.0;  ///< as if attention were all there is
+  double times_f16 = 0.0;          ///< f16 cache's time over this time
+  double times_torch = 0.0;        ///< LibTorch f32 attention's time over this time
+  std::int64_t cache_bytes = 0;    ///< allocated, all layers
   double bytes_per_cached_token = 0.0;
   double effective_bits = 16.0;
-  double bandwidth_share = 0.0;      ///< cache bytes read a second over the copy bandwidth
+  double bandwidth_share = 0.0;  ///< cache bytes read a second over the copy bandwidth
 };
 
 struct DecodeBench {

@@ -8,10 +8,10 @@ namespace qs {
 
 /// One dataset of a capture or results file.
 struct DatasetInfo {
-  std::string path;  ///< "/layers/003/key"
+  std::string path;   ///< "/layers/003/key"
   std::string dtype;  ///< "float16", "float32", "int32", "utf-8"
   std::vector<std::int64_t> shape;
-  std::string axes;   ///< "kv_heads,tokens,head_dim"
+  std::string axes;  ///< "kv_heads,tokens,head_dim"
   std::int64_t bytes_stored = 0;
   std::int64_t non_finite = 0;  ///< NaN and infinite values that were written
 };
@@ -32,14 +32,14 @@ struct CaptureInfo {
 
 /// Size and time of a capture before it runs.
 struct CaptureForecast {
-  std::int64_t bytes = 0;     ///< upper bound, before compression
-  double seconds = 0.0;       ///< from a short timed forward pass; 0 when not measured
-  std::int64_t free_disk = 0; ///< bytes free where the file will lie
+  std::int64_t bytes = 0;      ///< upper bound, before compression
+  double seconds = 0.0;        ///< from a short timed forward pass; 0 when not measured
+  std::int64_t free_disk = 0;  ///< bytes free where the file will lie
 };
 
 /// Per-input-channel statistics of the input of one linear layer over all captured tokens.
 struct ActivationStats {
-  std::string linear;  ///< "layers.3.self_attn.q_proj"
+  std::string linear;                              ///< "layers.3.self_attn.q_proj"
   std::vector<float> absmax, mean, second_moment;  ///< [in_features]
   std::int64_t tokens = 0;
 };

@@ -26,9 +26,9 @@ struct Protocol {
 };
 
 struct VariantLabel {
-  std::string model;    ///< ModelInfo::name
-  std::string weights;  ///< setup line or empty
-  std::string kv;       ///< setup line or empty
+  std::string model;         ///< ModelInfo::name
+  std::string weights;       ///< setup line or empty
+  std::string kv;            ///< setup line or empty
   std::string text() const;  ///< "sample-hf · kivi:k_bits=2" or "sample-hf · full precision"
   bool operator==(const VariantLabel&) const = default;
 };
@@ -71,7 +71,7 @@ struct AlphaPoint {
   enum class State { Pending, Done, Failed, Cached };
   double alpha = 0.0;
   State state = State::Pending;
-  double value = 0.0;          ///< perplexity or mean squared output error, see AlphaSweepResult::metric
+  double value = 0.0;            ///< perplexity or mean squared output error, see AlphaSweepResult::metric
   double low = 0.0, high = 0.0;  ///< 95 % interval of the paired difference to full precision, added to it
   std::vector<double> per_window;
   std::vector<double> layer_mse;  ///< layers * pairs, layer-major; pair 0 norm -> q,k,v; pair 1 norm -> gate,up
@@ -97,7 +97,7 @@ struct AlphaSweepResult {
 
 /// Per-channel maxima of one folded pair before smoothing: what the migration plot is computed from, live.
 struct MigrationInput {
-  std::string pair;  ///< "layers.2.input_layernorm"
+  std::string pair;                                     ///< "layers.2.input_layernorm"
   std::vector<float> activation_absmax, weight_absmax;  ///< [hidden_size]
 };
 

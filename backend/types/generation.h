@@ -26,22 +26,24 @@ struct TokenCandidate {
 struct TokenStep {
   std::int64_t index = 0, id = 0;
   std::string text;
-  float logprob = 0.0f;                 ///< natural logarithm, of the unscaled distribution
-  std::vector<TokenCandidate> top;      ///< the five likeliest, descending
+  float logprob = 0.0f;                            ///< natural logarithm, of the unscaled distribution
+  std::vector<TokenCandidate> top;                 ///< the five likeliest, descending
   std::int64_t kv_bytes = 0, kv_bytes_if_f16 = 0;  ///< allocated by the cache now, and what f16 would take
 };
 
 /// Bytes of a live KV cache by part, summed over layers; counted from allocations, never from a formula.
 struct CacheStats {
   std::int64_t bytes_codes = 0, bytes_scales = 0, bytes_zeros = 0, bytes_outliers = 0, bytes_indices = 0;
-  std::int64_t bytes_full_precision = 0;  ///< residual window, sinks
-  std::int64_t tokens = 0;                ///< tokens in the cache, one layer
-  std::int64_t tokens_full_precision = 0; ///< keys of one layer still in full precision
-  std::int64_t bytes_if_f16 = 0;          ///< the same tokens in 16-bit floats
+  std::int64_t bytes_full_precision = 0;   ///< residual window, sinks
+  std::int64_t tokens = 0;                 ///< tokens in the cache, one layer
+  std::int64_t tokens_full_precision = 0;  ///< keys of one layer still in full precision
+  std::int64_t bytes_if_f16 = 0;           ///< the same tokens in 16-bit floats
   std::int64_t bytes() const {
     return bytes_codes + bytes_scales + bytes_zeros + bytes_outliers + bytes_indices + bytes_full_precision;
   }
-  double effective_bits() const { return bytes_if_f16 ? 16.0 * static_cast<double>(bytes()) / static_cast<double>(bytes_if_f16) : 0.0; }
+  double effective_bits() const {
+    return bytes_if_f16 ? 16.0 * static_cast<double>(bytes()) / static_cast<double>(bytes_if_f16) : 0.0;
+  }
   CacheStats& operator+=(const CacheStats& other);
 };
 
@@ -52,7 +54,9 @@ struct GenerationResult {
   bool greedy = true, stopped_at_eos = false;
   double seconds_prefill = 0.0, seconds_decode = 0.0;
   CacheStats cache;
-  double tokens_per_second() const { return seconds_decode > 0 && ids.size() > 1 ? (static_cast<double>(ids.size()) - 1) / seconds_decode : 0.0; }
+  double tokens_per_second() const {
+    return seconds_decode > 0 && ids.size() > 1 ? (static_cast<double>(ids.size()) - 1) / seconds_decode : 0.0;
+  }
 };
 
 /// What lock-step replay says of one token: the variant was fed the reference's tokens.
@@ -61,7 +65,7 @@ struct ReplayStep {
   double kl_nats = 0.0;             ///< KL(reference || variant)
   double probability_change = 0.0;  ///< p_variant(id) - p_reference(id)
   bool same_top1 = true;
-  double reference_margin = 0.0;    ///< p1 - p2 of the reference
+  double reference_margin = 0.0;                           ///< p1 - p2 of the reference
   std::vector<TokenCandidate> reference_top, variant_top;  ///< five each
 };
 

@@ -7,7 +7,8 @@ namespace qs {
 void JobContext::checkpoint(std::int64_t done, std::int64_t total, std::string_view step) const {
   if (stop_.stop_requested()) throw Cancelled{};
   if (!report_) return;
-  const double fraction = total > 0 ? std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0) : 1.0;
+  const double fraction =
+      total > 0 ? std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0) : 1.0;
   report_(from_ + fraction * (to_ - from_), step);
 }
 

@@ -28,7 +28,7 @@ struct MethodInfo {
   std::vector<Preset> presets;
   bool needs_calibration = false;
   bool runs_here = true;
-  std::string why_not = {};           ///< why it cannot run on this machine; empty when it can
+  std::string why_not = {};                 ///< why it cannot run on this machine; empty when it can
   std::string effective_bits_formula = {};  ///< "bits + 32 / group_size (f16 scale and minimum)"
 };
 

@@ -8,7 +8,7 @@ namespace qs {
 
 /// What one can say about a model without running it; plain data for cards, forecasts and --json.
 struct ModelInfo {
-  std::string name;          ///< folder or file name
+  std::string name;  ///< folder or file name
   std::string path;
   std::string architecture;  ///< "LlamaForCausalLM"
   std::string format;        ///< "Hugging Face folder", "llama2.c"
@@ -21,7 +21,8 @@ struct ModelInfo {
   std::int64_t bos_id = -1, eos_id = -1;
   std::vector<std::int64_t> eos_ids;  ///< every id that ends a text; eos_id is the first
   bool tied_embeddings = false;
-  std::string fingerprint;  ///< hash of config, headers and samples of the values: which model a calibration or a capture belongs to
+  std::string fingerprint;  ///< hash of config, headers and samples of the values: which model a calibration or a
+                            ///< capture belongs to
 
   /// Keys and values of one token over all layers in 16-bit floats.
   std::int64_t kv_bytes_per_token() const { return 2 * layers * kv_heads * head_dim * 2; }

@@ -36,7 +36,8 @@ std::string misfit(const ParamSpec& spec, const ParamValue& value) {
     const double number = std::get<double>(value);
     fits = number >= range->min && number <= range->max;  // false for NaN
   } else if (const auto* choices = std::get_if<Choices>(&spec.domain)) {
-    fits = std::find(choices->values.begin(), choices->values.end(), std::get<std::string>(value)) != choices->values.end();
+    fits = std::find(choices->values.begin(), choices->values.end(), std::get<std::string>(value)) !=
+           choices->values.end();
   }
   if (fits) return {};
   return "'" + spec.key + "' must be " + describe_domain(spec) + ", found '" + format_value(value) + "'.";

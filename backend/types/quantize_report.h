@@ -21,7 +21,8 @@ struct TensorReport {
   std::int64_t levels_used = 0, levels = 0;
   std::int64_t tokens_full_precision = 0;  ///< KV methods: tokens left in full precision
   CacheStats parts;                        ///< KV methods: bytes by part
-  double functional_error = 0.0;  ///< relative error of softmax(QK')V' or of the layer output; NaN when it was not computed
+  double functional_error =
+      0.0;  ///< relative error of softmax(QK')V' or of the layer output; NaN when it was not computed
   std::string functional_metric;  ///< what functional_error measures
   std::vector<std::string> warnings;
 };

@@ -12,8 +12,8 @@ const MethodInfo& find_method(std::string_view id, const std::vector<MethodInfo>
   if (found != methods.end()) return *found;
   std::string known;
   for (const MethodInfo& method : methods) known += (known.empty() ? "" : ", ") + method.id;
-  throw Error(ErrorCode::InvalidArgument,
-              "There is no method '" + std::string(id) + "' here; known are: " + known + ", and 'none' for full precision.");
+  throw Error(ErrorCode::InvalidArgument, "There is no method '" + std::string(id) + "' here; known are: " + known +
+                                              ", and 'none' for full precision.");
 }
 
 const ParamSpec& find_param(std::string_view key, const MethodInfo& method) {
@@ -41,9 +41,10 @@ std::optional<Setup> parse_setup(std::string_view text, const std::vector<Method
     const std::size_t equals = item.find('=');
     const ParamSpec& spec = find_param(item.substr(0, equals), method);
     // A flag may be named without a value: `rtn:sym`.
-    const std::string_view value_text = equals == std::string_view::npos && std::holds_alternative<bool>(spec.fallback)
-                                            ? std::string_view("true")
-                                            : item.substr(std::min(item.size(), equals == std::string_view::npos ? item.size() : equals + 1));
+    const std::string_view value_text =
+        equals == std::string_view::npos && std::holds_alternative<bool>(spec.fallback)
+            ? std::string_view("true")
+            : item.substr(std::min(item.size(), equals == std::string_view::npos ? item.size() : equals + 1));
     const std::optional<ParamValue> value = parse_value(spec, value_text);
     if (!value) {
       throw Error(ErrorCode::InvalidArgument, "'" + spec.key + "' of method '" + method.id + "' must be " +

@@ -19,8 +19,9 @@ inline CliResult run_cli(const QStringList& arguments, const QString& shell_pref
   if (shell_prefix.isEmpty()) {
     process.start(program, arguments);
   } else {
-    process.start(QStringLiteral("/bin/sh"),
-                  QStringList{QStringLiteral("-c"), shell_prefix + QStringLiteral("; exec \"$0\" \"$@\""), program} + arguments);
+    process.start(
+        QStringLiteral("/bin/sh"),
+        QStringList{QStringLiteral("-c"), shell_prefix + QStringLiteral("; exec \"$0\" \"$@\""), program} + arguments);
   }
   process.waitForFinished(120000);
   return {process.exitStatus() == QProcess::NormalExit ? process.exitCode() : -1, process.readAllStandardOutput(),

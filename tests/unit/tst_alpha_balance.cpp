@@ -4,10 +4,10 @@
 #include "analysis/alpha_balance.h"
 #include "analysis/alpha_curve.h"
 #include "analysis/divergence.h"
-#include "analysis/task_difference.h"
-#include "backend/metrics.h"
 #include "analysis/pareto.h"
+#include "analysis/task_difference.h"
 #include "analysis/value_grid.h"
+#include "backend/metrics.h"
 #include "backend/types/error.h"
 
 using namespace qs;

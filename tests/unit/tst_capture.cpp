@@ -98,6 +98,7 @@ class TstCapture : public QObject {
     QCOMPARE(info.tokens, 300);
     QCOMPARE(info.layers, stories()->info().layers);
     QCOMPARE(info.text_source, std::string("test"));
+    QCOMPARE(info.window, stories()->info().max_context);
     const Recorder recorder = record(wanted.ids);
     const auto reader = CaptureReader::open(at("tapped.h5"));
     QCOMPARE(reader->token_ids(), wanted.ids);

@@ -50,7 +50,8 @@ void TestCli::methodsDeclareTheirParameters() {
     }
     for (const QJsonValue& param : method["params"].toArray()) QVERIFY(!param["help"].toString().isEmpty());
   }
-  for (const char* id : {"kv/rtn", "kv/kivi", "weight/rtn", "weight_activation/smoothquant"}) QVERIFY2(ids.contains(id), id);
+  for (const char* id : {"kv/rtn", "kv/kivi", "weight/rtn", "weight_activation/smoothquant"})
+    QVERIFY2(ids.contains(id), id);
 }
 
 void TestCli::readmeTableIsCurrent() {
@@ -75,8 +76,8 @@ void TestCli::inspectShowsTheModelCard() {
 
 void TestCli::captureStatsAndApplyAgree() {
   const QString capture = path("capture.h5");
-  CliResult result =
-      run_cli({"capture", "sample:sample-outliers-hf", "--text", kText, "--tokens", "256", "--weights", "-o", capture, "--json"});
+  CliResult result = run_cli({"capture", "sample:sample-outliers-hf", "--text", kText, "--tokens", "256", "--weights",
+                              "-o", capture, "--json"});
   QVERIFY2(result.status == 0, result.error);
   QCOMPARE(result.json()["tokens"].toInt(), 256);
   QVERIFY(result.json()["complete"].toBool());
@@ -99,14 +100,16 @@ void TestCli::captureStatsAndApplyAgree() {
   QVERIFY2(result.status == 0, result.error);
   const QJsonArray tensors = result.json()["tensors"].toArray();
   QCOMPARE(tensors.size(), 12);
-  for (const char* field : {"name", "shape", "mse", "relative_error", "sqnr_db", "cosine", "max_abs_error", "effective_bits", "packed_bytes",
-                            "changed_fraction"}) {
+  for (const char* field : {"name", "shape", "mse", "relative_error", "sqnr_db", "cosine", "max_abs_error",
+                            "effective_bits", "packed_bytes", "changed_fraction"}) {
     QVERIFY2(tensors[0].toObject().contains(field), field);
   }
   QVERIFY(tensors[0]["changed_fraction"].toDouble() > 0.5);
   QVERIFY(QFile::exists(path("kivi.h5")));
   // Per-token keys must do worse than per-channel keys where channels stand out: the point of the second sample.
-  const QJsonArray rtn = run_cli({"apply", "rtn:scheme=token_asym,bits=2,group_size=32", "--in", capture, "--json"}).json()["tensors"].toArray();
+  const QJsonArray rtn = run_cli({"apply", "rtn:scheme=token_asym,bits=2,group_size=32", "--in", capture, "--json"})
+                             .json()["tensors"]
+                             .toArray();
   QVERIFY(rtn[2]["relative_error"].toDouble() > tensors[2]["relative_error"].toDouble());
 }
 
@@ -114,7 +117,8 @@ void TestCli::generateReproducesTheGoldenIds() {
   QFile file(QS_TEST_DATA "/models/sample-hf/golden_greedy.json");
   QVERIFY(file.open(QIODevice::ReadOnly));
   const QJsonValue golden = QJsonDocument::fromJson(file.readAll())["prompts"][0];
-  const CliResult result = run_cli({"generate", kSample, "--prompt", golden["prompt"].toString(), "--max-tokens", "64", "--ignore-eos", "--json"});
+  const CliResult result = run_cli(
+      {"generate", kSample, "--prompt", golden["prompt"].toString(), "--max-tokens", "64", "--ignore-eos", "--json"});
   QVERIFY2(result.status == 0, result.error);
   QCOMPARE(result.json()["prompt_ids"].toArray(), golden["prompt_ids"].toArray());
   QCOMPARE(result.json()["ids"].toArray(), golden["greedy_ids"].toArray());
@@ -122,7 +126,8 @@ void TestCli::generateReproducesTheGoldenIds() {
 }
 
 void TestCli::sameSeedSameText() {
-  const QStringList call = {"generate", kSample, "--prompt", "The king", "--max-tokens", "24", "--temperature", "0.9", "--top-p", "0.95", "--json"};
+  const QStringList call = {"generate",      kSample, "--prompt", "The king", "--max-tokens", "24",
+                            "--temperature", "0.9",   "--top-p",  "0.95",     "--json"};
   const QJsonArray first = run_cli(call + QStringList{"--seed", "7"}).json()["ids"].toArray();
   QCOMPARE(first.size(), 24);
   QCOMPARE(run_cli(call + QStringList{"--seed", "7", "--threads", "1"}).json()["ids"].toArray(), first);
@@ -130,10 +135,12 @@ void TestCli::sameSeedSameText() {
 }
 
 void TestCli::evalGivesEveryTaskItsErrorAndProtocol() {
-  const QStringList call = {"eval", kSample, "--text", kText, "--window", "128", "--windows", "3", "--bos-each-window", "--json"};
+  const QStringList call = {"eval",  kSample, "--text", kText, "--window", "128", "--windows", "3", "--bos-each-window",
+                            "--json"};
   const CliResult full = run_cli(call);
   QVERIFY2(full.status == 0, full.error);
-  const CliResult kivi = run_cli(call + QStringList{"--kv", "kivi:bits=2,residual_length=32", "-o", path("results.h5")});
+  const CliResult kivi =
+      run_cli(call + QStringList{"--kv", "kivi:bits=2,residual_length=32", "-o", path("results.h5")});
   QVERIFY2(kivi.status == 0, kivi.error);
   QCOMPARE(kivi.json()["fingerprint"].toString(), full.json()["fingerprint"].toString());
   QCOMPARE(kivi.json()["tasks"].toArray().size(), 3);
@@ -147,8 +154,9 @@ void TestCli::evalGivesEveryTaskItsErrorAndProtocol() {
 }
 
 void TestCli::alphaSweepReportsEveryPoint() {
-  const CliResult result = run_cli({"alpha-sweep", "sample:sample-outliers-hf", "--text", kText, "--alphas", "0.3:0.7:0.2", "--window", "128",
-                                    "--windows", "2", "--calibration-tokens", "256", "--bits", "8x8", "--json"});
+  const CliResult result =
+      run_cli({"alpha-sweep", "sample:sample-outliers-hf", "--text", kText, "--alphas", "0.3:0.7:0.2", "--window",
+               "128", "--windows", "2", "--calibration-tokens", "256", "--bits", "8x8", "--json"});
   QVERIFY2(result.status == 0, result.error);
   const QJsonArray points = result.json()["schemes"][0]["points"].toArray();
   QCOMPARE(points.size(), 3);
@@ -164,8 +172,8 @@ void TestCli::verifyFindsNoFailure() {
 }
 
 void TestCli::decodeBenchReportsRatios() {
-  const CliResult result = run_cli({"bench", "decode", "--kv", "kivi:bits=2", "--context", "512", "--layers", "1", "--heads", "4", "--kv-heads", "2",
-                                    "--head-dim", "64", "--steps", "4", "--json"});
+  const CliResult result = run_cli({"bench", "decode", "--kv", "kivi:bits=2", "--context", "512", "--layers", "1",
+                                    "--heads", "4", "--kv-heads", "2", "--head-dim", "64", "--steps", "4", "--json"});
   QVERIFY2(result.status == 0, result.error);
   QCOMPARE(result.json()["runs"].toArray().size(), 2);
   QCOMPARE(result.json()["runs"][0]["times_f16"].toDouble(), 1.0);
@@ -177,15 +185,23 @@ void TestCli::badUsageIsTwo_data() {
   QTest::addColumn<QByteArray>("says");
   QTest::newRow("no verb") << QStringList{} << QByteArray("subcommand");
   QTest::newRow("unknown verb") << QStringList{"frobnicate"} << QByteArray("frobnicate");
-  QTest::newRow("unknown method") << QStringList{"eval", kSample, "--text", kText, "--kv", "kivvi"} << QByteArray("kivvi");
-  QTest::newRow("unknown parameter") << QStringList{"eval", kSample, "--text", kText, "--kv", "kivi:bitz=2"} << QByteArray("bitz");
-  QTest::newRow("bits out of range") << QStringList{"eval", kSample, "--text", kText, "--kv", "kivi:k_bits=99"} << QByteArray("99");
-  QTest::newRow("unknown task") << QStringList{"eval", kSample, "--text", kText, "--task", "gsm9k"} << QByteArray("gsm9k");
-  QTest::newRow("alpha out of range") << QStringList{"alpha-sweep", kSample, "--text", kText, "--alphas", "0.5,1.5"} << QByteArray("1.5");
-  QTest::newRow("no calibration") << QStringList{"generate", kSample, "--weights", "smoothquant"} << QByteArray("--calibration");
+  QTest::newRow("unknown method") << QStringList{"eval", kSample, "--text", kText, "--kv", "kivvi"}
+                                  << QByteArray("kivvi");
+  QTest::newRow("unknown parameter") << QStringList{"eval", kSample, "--text", kText, "--kv", "kivi:bitz=2"}
+                                     << QByteArray("bitz");
+  QTest::newRow("bits out of range") << QStringList{"eval", kSample, "--text", kText, "--kv", "kivi:k_bits=99"}
+                                     << QByteArray("99");
+  QTest::newRow("unknown task") << QStringList{"eval", kSample, "--text", kText, "--task", "gsm9k"}
+                                << QByteArray("gsm9k");
+  QTest::newRow("alpha out of range") << QStringList{"alpha-sweep", kSample, "--text", kText, "--alphas", "0.5,1.5"}
+                                      << QByteArray("1.5");
+  QTest::newRow("no calibration") << QStringList{"generate", kSample, "--weights", "smoothquant"}
+                                  << QByteArray("--calibration");
   QTest::newRow("unknown dtype") << QStringList{"generate", kSample, "--dtype", "int3"} << QByteArray("int3");
-  QTest::newRow("negative tokens") << QStringList{"capture", kSample, "--text", kText, "--tokens", "-1", "-o", "x.h5"} << QByteArray("-1");
-  QTest::newRow("unknown tap") << QStringList{"capture", kSample, "--text", kText, "--taps", "keys", "-o", "x.h5"} << QByteArray("keys");
+  QTest::newRow("negative tokens") << QStringList{"capture", kSample, "--text", kText, "--tokens", "-1", "-o", "x.h5"}
+                                   << QByteArray("-1");
+  QTest::newRow("unknown tap") << QStringList{"capture", kSample, "--text", kText, "--taps", "keys", "-o", "x.h5"}
+                               << QByteArray("keys");
 }
 
 void TestCli::badUsageIsTwo() {

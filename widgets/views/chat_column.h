@@ -83,7 +83,7 @@ class ChatColumn : public QFrame {
   TokenFlow* flow() { return flow_; }
   const TokenFlow* flow() const { return flow_; }
   QString statsText() const;
-  QStringList figures() const;  ///< the same in short phrases, the most telling ones first
+  QStringList figures() const;         ///< the same in short phrases, the most telling ones first
   QString tokenText(int token) const;  ///< readout of one token
   void setSingleHeaderLine(bool compact);
 

@@ -25,7 +25,7 @@ struct ErrorSide {
   TensorView saturation;                        ///< [tokens, channels], 1 at the extreme codes
   qint64 quantizedBegin = 0, quantizedEnd = 0;  ///< tokens that are quantized; outside: full precision
   TensorReport report;
-  analysis::CodeCounts codes;  ///< empty when the method has no codes
+  analysis::CodeCounts codes;               ///< empty when the method has no codes
   std::vector<analysis::HotSpot> hotSpots;  ///< exact over all cells
 };
 

@@ -17,8 +17,8 @@ struct LocalitySide {
   std::vector<std::vector<analysis::HeadLocality>> layers;
 };
 
-/// Attention of one head, in tokens: rows are queries, columns keys. Max and mean are the same map when it is exact, else
-/// the coarse levels of it.
+/// Attention of one head, in tokens: rows are queries, columns keys. Max and mean are the same map when it is exact,
+/// else the coarse levels of it.
 struct AttentionSide {
   PyramidPtr max, mean;
   double outputError = -1.0;  ///< relative error of softmax(QK')V' to full precision; negative: not known
