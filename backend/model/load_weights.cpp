@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <cstring>
+#include <string_view>
 
 #include "backend/model/decoder.h"
 #include "backend/model/model_source.h"
@@ -13,7 +14,14 @@ namespace {
 at::ScalarType compute_type(const std::string& dtype) {
   if (dtype == "float32") return at::kFloat;
   if (dtype == "bfloat16") return at::kBFloat16;
-  if (dtype == "float16") return at::kHalf;
+  if (dtype == "float16") {
+    if (std::string_view(QS_TORCH_VERSION).starts_with("1.")) {
+      throw Error(ErrorCode::Unsupported, "LibTorch " QS_TORCH_VERSION
+                                          " has no float16 products on the CPU. Choose float32 or bfloat16 as the "
+                                          "compute type, or build with LibTorch 2.");
+    }
+    return at::kHalf;
+  }
   throw Error(ErrorCode::InvalidArgument,
               "The compute type '" + dtype + "' is not known; choose float32, bfloat16 or float16.");
 }

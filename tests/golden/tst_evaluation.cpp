@@ -139,8 +139,9 @@ class TestEvaluation : public QObject {
       worst = std::max(worst, std::abs(decoded[i] - streamed[i]));
     }
     // A code that rounds the other way because of a last digit moves single tokens, at 2 bits by a third of the range;
-    // the mean is what is published.
-    QVERIFY2(std::abs(mean) < 1e-4, qPrintable(QString("mean %1, worst %2").arg(mean).arg(worst)));
+    // the mean is what is published. Which codes do so depends on the order of LibTorch's sums; one token of these 200
+    // that moves by 0.1 moves the mean by 5e-4.
+    QVERIFY2(std::abs(mean) < 5e-4, qPrintable(QString("mean %1, worst %2").arg(mean).arg(worst)));
     QVERIFY2(worst < 0.2, qPrintable(QString("worst %1").arg(worst)));
   }
 

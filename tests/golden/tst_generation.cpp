@@ -223,7 +223,13 @@ class TestGeneration : public QObject {
   }
 
   void sixteenBitTypesAgreeWithF32OnTheFirstTokens() {
-    for (const char* dtype : {"bfloat16", "float16"}) {
+    std::vector<const char*> dtypes = {"bfloat16"};
+    if (std::string_view(QS_TORCH_VERSION).starts_with("1.")) {
+      QVERIFY_THROWS_EXCEPTION(qs::Error, qs::Model::load(models().at("sample-hf").path, {.dtype = "float16"}, {}));
+    } else {
+      dtypes.push_back("float16");
+    }
+    for (const char* dtype : dtypes) {
       const auto m = qs::Model::load(models().at("sample-hf").path, {.dtype = dtype}, {});
       const auto v = qs::make_variant(m, std::nullopt, std::nullopt, nullptr, qs::WeightExecution::Simulated, {});
       const Case golden = cases_of("sample-hf").front();
