@@ -170,9 +170,14 @@ class TestModelFiles : public QObject {
     TinyModel tiny;
     tiny.at("model.norm.weight").values[0] = 1e6f;
     tiny.write(folder_);
+    QVERIFY(qs::Model::load(folder_, {.dtype = "bfloat16"}, {}) != nullptr);
+    try {
+      qs::Model::load(folder_, {.dtype = "float16"}, {});
+    } catch (const qs::Error& e) {
+      if (e.code() == ErrorCode::Unsupported) QSKIP(e.what());  // LibTorch 1.13 has no float16 on the CPU
+    }
     expect([&] { qs::Model::load(folder_, {.dtype = "float16"}, {}); }, ErrorCode::InvalidArgument,
            {"model.norm.weight", "float16"});
-    QVERIFY(qs::Model::load(folder_, {.dtype = "bfloat16"}, {}) != nullptr);
   }
 
   void integerWeightsAreRefused() {
