@@ -32,13 +32,19 @@ struct TokenRange {
 
 struct CacheShape {
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  double rope_theta = 10000.0;
+  RopeSpec rope = {};               ///< for methods that hold keys before rotation
+  double score_scale = 0.0;         ///< of query * key; 0: 1 / sqrt(head_dim)
+  double score_softcap = 0.0;       ///< cap * tanh(score / cap) before the softmax; 0: off
+  std::int64_t sliding_window = 0;  ///< newest tokens a query sees, itself included; 0: all
 };
 
 /// The live cache of one layer of one sequence (KV specification, section 2).
 class KvCache {
  public:
   virtual ~KvCache() = default;
+  /// Comes just before `prefill`, for methods whose choice depends on attention. @param query  rotated queries of the
+  /// prompt [heads, tokens, head_dim]; only valid during the call
+  virtual void observe_prompt(const at::Tensor& /*query*/) {}
   /// Stores a whole prompt; the cache must be empty. @param key, value [kv_heads, tokens, head_dim] in the method's key
   /// domain
   virtual void prefill(const at::Tensor& key, const at::Tensor& value) = 0;
@@ -63,7 +69,14 @@ struct QuantizedTensor {
       full_precision;  ///< bool, shape of the input: where no code was made; undefined when every element has one
 };
 
-/// A KV-cache quantizer with its parameters.
+/// What one layer of a sequence holds, for methods whose quantization depends on attention.
+struct KvPrompt {
+  at::Tensor query;       ///< [heads, tokens, head_dim], rotated; undefined where queries are not known
+  at::Tensor key, value;  ///< [kv_heads, tokens, head_dim], keys in the method's key domain
+  CacheShape shape;       ///< of the layer
+};
+
+/// A KV-cache quantizer with its parameters, for one layer.
 class KvMethod {
  public:
   virtual ~KvMethod() = default;
@@ -72,6 +85,14 @@ class KvMethod {
   /// @param x  [kv_heads, tokens, head_dim], any float type, in key_domain()
   /// @throws Error InvalidArgument naming head and token of a NaN or infinity
   virtual QuantizedTensor quantize(const at::Tensor& x, KvRole role, const JobContext& job) const = 0;
+  /// The same with everything the layer knows about the prompt. Methods that look at attention override it and use
+  /// their attention-free rule in `quantize`.
+  virtual QuantizedTensor quantize_prompt(const KvPrompt& prompt, KvRole role, const JobContext& job) const {
+    return quantize(role == KvRole::Key ? prompt.key : prompt.value, role, job);
+  }
+  /// Whether what a query sees depends on attention of earlier steps (token selection, attention-aware widths): then
+  /// streaming evaluation must decode token by token.
+  virtual bool depends_on_attention() const { return false; }
   /// Tokens that the query at `position` sees quantized when decoding token by token from the first token.
   virtual TokenRange seen_by_query(KvRole role, std::int64_t position) const = 0;
   /// Tokens that are quantized after a prompt of `tokens` was stored.
@@ -121,9 +142,50 @@ class WeightMethod {
   virtual double effective_bits(std::int64_t out_features, std::int64_t in_features) const = 0;
 };
 
+/// One KvMethod a layer: the KV side of a variant. Layers of a plain setup differ only by their calibration.
+class KvPlan {
+ public:
+  explicit KvPlan(std::vector<std::shared_ptr<const KvMethod>> layers) : layers_(std::move(layers)) {}
+  const KvMethod& layer(std::int64_t layer) const { return *layers_.at(static_cast<std::size_t>(layer)); }
+  std::int64_t layers() const { return static_cast<std::int64_t>(layers_.size()); }
+  /// The first layer's reason that is not empty.
+  std::string cannot_stream() const;
+  bool depends_on_attention() const;
+  /// Mean over the layers.
+  double effective_bits(const CacheShape& shape, std::int64_t tokens) const;
+
+ private:
+  std::vector<std::shared_ptr<const KvMethod>> layers_;
+};
+
+/// What a calibrated KV method learned of one layer, by the names that the method documents.
+using KvLayerArtifact = std::map<std::string, at::Tensor>;
+
+/// Result of a KV calibration; backend/storage/kv_artifact.h keeps it in HDF5.
+struct KvArtifact {
+  std::string method;  ///< MethodInfo::id
+  std::string setup;   ///< the setup line it was made for
+  std::string model_fingerprint, model_name;
+  std::string source, source_sha256;  ///< which text
+  std::int64_t kv_heads = 0, head_dim = 0, tokens = 0;
+  std::uint64_t seed = 0;
+  std::vector<KvLayerArtifact> layers;
+};
+
+/// What a KV calibration runs on.
+struct KvCalibrationInput {
+  const Model& model;
+  std::vector<std::vector<std::int64_t>> windows;  ///< token ids; each window is a sequence of its own
+  std::uint64_t seed = 0;
+};
+
 struct KvMethodEntry {
   MethodInfo info;
-  std::unique_ptr<KvMethod> (*make)(const ParamSet&);
+  /// @param artifact  of the layer; null before calibration. A method that needs one can then only be described:
+  ///        quantize and make_cache throw InvalidArgument saying how to calibrate
+  std::unique_ptr<KvMethod> (*make)(const ParamSet&, const KvLayerArtifact* artifact);
+  /// Null for methods without calibration. @return one artifact a layer
+  std::vector<KvLayerArtifact> (*calibrate)(const KvCalibrationInput&, const ParamSet&, const JobContext&) = nullptr;
 };
 struct WeightMethodEntry {
   MethodInfo info;

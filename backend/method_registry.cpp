@@ -17,9 +17,9 @@ std::vector<MethodInfo> infos_of(const std::vector<Entry>& entries) {
 }
 
 template <typename Entry>
-auto make_from(const std::vector<Entry>& entries, const Setup& setup, const char* side) {
+const Entry& entry_of(const std::vector<Entry>& entries, const Setup& setup, const char* side) {
   for (const Entry& entry : entries) {
-    if (entry.info.id == setup.method) return entry.make(setup.params);
+    if (entry.info.id == setup.method) return entry;
   }
   std::string known;
   for (const Entry& entry : entries) known += (known.empty() ? "" : ", ") + entry.info.id;
@@ -55,10 +55,31 @@ std::vector<MethodInfo> all_methods() {
   return all;
 }
 
-std::unique_ptr<KvMethod> make_kv_method(const Setup& setup) { return make_from(kv_methods(), setup, "KV"); }
+std::unique_ptr<KvMethod> make_kv_method(const Setup& setup) {
+  return entry_of(kv_methods(), setup, "KV").make(setup.params, nullptr);
+}
+
+std::shared_ptr<const KvPlan> make_kv_plan(const Setup& setup, std::int64_t layers, const KvArtifact* artifact) {
+  const KvMethodEntry& entry = entry_of(kv_methods(), setup, "KV");
+  if (artifact && artifact->method != setup.method) {
+    throw Error(ErrorCode::InvalidArgument, "The calibration belongs to the method '" + artifact->method +
+                                                "', not to '" + setup.method + "'. Calibrate again for this setup.");
+  }
+  if (artifact && static_cast<std::int64_t>(artifact->layers.size()) != layers) {
+    throw Error(ErrorCode::InvalidArgument, "The calibration has " + std::to_string(artifact->layers.size()) +
+                                                " layers, the model " + std::to_string(layers) +
+                                                ". It was made on another model; calibrate again.");
+  }
+  std::vector<std::shared_ptr<const KvMethod>> methods;
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    methods.push_back(
+        entry.make(setup.params, artifact ? &artifact->layers[static_cast<std::size_t>(layer)] : nullptr));
+  }
+  return std::make_shared<const KvPlan>(std::move(methods));
+}
 
 std::unique_ptr<WeightMethod> make_weight_method(const Setup& setup) {
-  return make_from(weight_methods(), setup, "weight");
+  return entry_of(weight_methods(), setup, "weight").make(setup.params);
 }
 
 std::optional<Setup> parse_kv_setup(std::string_view text) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -9,6 +10,8 @@
 namespace qs {
 
 class KvMethod;
+class KvPlan;
+struct KvArtifact;
 class WeightMethod;
 struct KvMethodEntry;
 struct WeightMethodEntry;
@@ -25,6 +28,10 @@ std::vector<MethodInfo> weight_method_infos();  ///< weight and weight_activatio
 /// @param setup  complete and checked (parse_setup makes it so)
 /// @throws Error NotFound for an unknown method
 std::unique_ptr<KvMethod> make_kv_method(const Setup& setup);
+/// @param artifact  null for methods that need no calibration
+/// @throws Error InvalidArgument when the method needs an artifact and there is none, or it is another method's or
+///         has other layers
+std::shared_ptr<const KvPlan> make_kv_plan(const Setup& setup, std::int64_t layers, const KvArtifact* artifact);
 std::unique_ptr<WeightMethod> make_weight_method(const Setup& setup);
 
 /// parse_setup against the methods of one side. @throws Error InvalidArgument

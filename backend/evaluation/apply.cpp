@@ -117,7 +117,8 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
   return translate_torch_errors("Applying " + setup.method + " to layer " + std::to_string(layer), [&] {
     const c10::NoGradGuard no_grad;
     const auto method = make_kv_method(setup);
-    const CacheShape shape{info.heads, info.kv_heads, info.head_dim, info.rope_theta > 0 ? info.rope_theta : 10000.0};
+    const CacheShape shape{
+        .heads = info.heads, .kv_heads = info.kv_heads, .head_dim = info.head_dim, .rope = info.rope};
     method->check_fits(shape);
     const bool pre_rope = method->key_domain() == KeyDomain::PreRope;
     const std::string key_tap = pre_rope ? "key_pre_rope" : "key";
@@ -131,7 +132,7 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
 
     AppliedLayer result{applied(layer_dataset(layer, key_tap), key, key_seen, key_range),
                         applied(layer_dataset(layer, "value"), value, value_seen, value_range)};
-    const auto rotated = [&](const at::Tensor& x) { return pre_rope ? apply_rope(x, 0, shape.rope_theta) : x; };
+    const auto rotated = [&](const at::Tensor& x) { return pre_rope ? apply_rope(x, 0, shape.rope) : x; };
     if (capture.has(layer_dataset(layer, "query"))) {
       const TensorView query_view = capture.read_layer(layer, "query");
       const FunctionalErrors errors =

@@ -15,19 +15,22 @@ namespace {
 /// Fills one cache a layer with the keys and values that flow by, and keeps only its statistics.
 class CacheMeter final : public TapSink {
  public:
-  CacheMeter(const KvMethod* method, CacheShape shape) : method_(method), shape_(shape) {}
+  CacheMeter(const KvPlan* plan, const ArchitectureSpec& spec) : plan_(plan), spec_(spec) {}
 
   void on_attention(const AttentionCall& call) override {
-    const auto cache = method_ ? method_->make_cache(shape_) : make_full_precision_cache(shape_, at::kHalf);
-    const bool pre_rope = method_ && method_->key_domain() == KeyDomain::PreRope;
+    const CacheShape shape = cache_shape(spec_, call.layer);
+    const KvMethod* method = plan_ ? &plan_->layer(call.layer) : nullptr;
+    const auto cache = method ? method->make_cache(shape) : make_full_precision_cache(shape, at::kHalf);
+    const bool pre_rope = method && method->key_domain() == KeyDomain::PreRope;
+    cache->observe_prompt(call.query);
     cache->prefill((pre_rope ? call.key_pre_rope : call.key).contiguous(), call.value.contiguous());
     total_ += cache->stats();
   }
   const CacheStats& total() const { return total_; }
 
  private:
-  const KvMethod* method_;
-  CacheShape shape_;
+  const KvPlan* plan_;
+  const ArchitectureSpec& spec_;
   CacheStats total_;
 };
 
@@ -46,7 +49,7 @@ CacheStats measure_cache(const Variant& variant, const std::vector<std::int64_t>
         std::llround(static_cast<double>(stats.bytes_if_f16) * variant.kv()->effective_bits(shape, tokens) / 16.0);
     return stats;
   }
-  CacheMeter meter(variant.kv(), shape);
+  CacheMeter meter(variant.kv(), spec);
   FullPrecisionWindow attention(variant.weights().attention);
   forward(spec, variant.weights(), RaggedBatch::single(ids), attention, LogitRows::None, &meter, job);
   return meter.total();

@@ -88,7 +88,7 @@ at::Tensor window_logits(const Variant& variant, const std::vector<std::int64_t>
                   "be quantized "
                   "twice. Set quantize_attention=false in the weight setup, or leave out the KV setup.");
     }
-    WindowAttention attention(*variant.kv(), mode, variant.model().spec().rope_theta, JobContext());
+    WindowAttention attention(*variant.kv(), mode, variant.model().spec(), JobContext());
     return forward(variant.model().spec(), weights, batch, attention, LogitRows::All, nullptr, job);
   });
 }

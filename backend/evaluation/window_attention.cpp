@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/model/cached_attention.h"
 #include "backend/types/error.h"
 
 namespace qs {
@@ -21,22 +22,23 @@ at::Tensor range_ends(const std::vector<std::int64_t>& ends) {
 
 }  // namespace
 
-WindowAttention::WindowAttention(const KvMethod& method, KvMode mode, double rope_theta, JobContext job)
-    : method_(&method), mode_(mode), rope_theta_(rope_theta), job_(std::move(job)) {
-  const std::string reason = method.cannot_stream();
+WindowAttention::WindowAttention(const KvPlan& plan, KvMode mode, const ArchitectureSpec& spec, JobContext job)
+    : plan_(&plan), mode_(mode), spec_(&spec), job_(std::move(job)) {
+  const std::string reason = plan.cannot_stream();
   if (mode == KvMode::Streaming && !reason.empty()) {
     throw Error(ErrorCode::InvalidArgument,
                 "This KV setup cannot be evaluated token by token: " + reason + " Use the KV mode prefill_quantized.");
   }
 }
 
-WindowAttention::Seen WindowAttention::reconstruct(const at::Tensor& x, KvRole role) const {
+WindowAttention::Seen WindowAttention::reconstruct(const KvPrompt& prompt, KvRole role) const {
   Seen seen;
-  seen.quantized = method_->quantize(x, role, job_).values.to(at::kFloat);
+  const at::Tensor& x = role == KvRole::Key ? prompt.key : prompt.value;
+  seen.quantized = method_->quantize_prompt(prompt, role, job_).values.to(at::kFloat);
   seen.held = method_->held_in_full_precision(x).to(at::kFloat);
   if (role == KvRole::Key && method_->key_domain() == KeyDomain::PreRope) {
-    seen.quantized = apply_rope(seen.quantized, 0, rope_theta_);
-    seen.held = apply_rope(seen.held, 0, rope_theta_);
+    seen.quantized = apply_rope(seen.quantized, 0, prompt.shape.rope);
+    seen.held = apply_rope(seen.held, 0, prompt.shape.rope);
   }
   return seen;
 }
@@ -58,9 +60,12 @@ at::Tensor WindowAttention::attend(const AttentionCall& call) {
     throw Error(ErrorCode::InvalidArgument,
                 "A whole window begins at position 0, not at " + std::to_string(call.first_position) + ".");
   }
+  method_ = &plan_->layer(call.layer);
   const bool pre_rope = method_->key_domain() == KeyDomain::PreRope;
-  const Seen key = reconstruct(pre_rope ? call.key_pre_rope : call.key, KvRole::Key);
-  const Seen value = reconstruct(call.value, KvRole::Value);
+  const KvPrompt prompt{call.query, pre_rope ? call.key_pre_rope : call.key, call.value,
+                        cache_shape(*spec_, call.layer)};
+  const Seen key = reconstruct(prompt, KvRole::Key);
+  const Seen value = reconstruct(prompt, KvRole::Value);
   const at::Tensor query = call.query.to(at::kFloat);
   const std::int64_t heads = query.size(0), tokens = query.size(1), head_dim = query.size(2);
   const std::int64_t kv_heads = key.held.size(0), group = heads / kv_heads;

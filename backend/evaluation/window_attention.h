@@ -15,21 +15,22 @@ namespace qs {
 /// precision. PrefillQuantized: every query sees the cache as it stands after the whole window.
 class WindowAttention final : public AttentionProvider {
  public:
-  /// @param method  must outlive this
+  /// @param plan, spec  must outlive this
   /// @throws Error InvalidArgument when the method cannot stream and `mode` is Streaming
-  WindowAttention(const KvMethod& method, KvMode mode, double rope_theta, JobContext job);
+  WindowAttention(const KvPlan& plan, KvMode mode, const ArchitectureSpec& spec, JobContext job);
   at::Tensor attend(const AttentionCall& call) override;
 
  private:
   struct Seen {
     at::Tensor quantized, held;  ///< f32 [kv_heads, tokens, head_dim], keys rotated
   };
-  Seen reconstruct(const at::Tensor& x, KvRole role) const;
+  Seen reconstruct(const KvPrompt& prompt, KvRole role) const;
   at::Tensor choice(KvRole role, std::int64_t begin, std::int64_t rows, std::int64_t tokens) const;
 
-  const KvMethod* method_;
+  const KvPlan* plan_;
+  const KvMethod* method_ = nullptr;  ///< of the layer being attended
   KvMode mode_;
-  double rope_theta_;
+  const ArchitectureSpec* spec_;
   JobContext job_;
 };
 

@@ -134,7 +134,9 @@ KvMethodEntry kivi_method() {
                         .source = "jy-yuan/KIVI, example scripts"}},
            .effective_bits_formula =
                "quantized element: bits + 32 / group_size; the newest tokens (keys 0 to R-1, values R) at 16"},
-          [](const ParamSet& params) -> std::unique_ptr<KvMethod> { return std::make_unique<Kivi>(params); }};
+          [](const ParamSet& params, const KvLayerArtifact*) -> std::unique_ptr<KvMethod> {
+            return std::make_unique<Kivi>(params);
+          }};
 }
 
 }  // namespace qs

@@ -136,7 +136,9 @@ KvMethodEntry rtn_kv_method() {
                     .source = "arXiv:2405.12591, baseline"}},
        .effective_bits_formula =
            "bits + 32 / group_size (f16 scale and minimum); token_sym: bits + 16 / channels of a token"},
-      [](const ParamSet& params) -> std::unique_ptr<KvMethod> { return std::make_unique<RtnKv>(params); }};
+      [](const ParamSet& params, const KvLayerArtifact*) -> std::unique_ptr<KvMethod> {
+        return std::make_unique<RtnKv>(params);
+      }};
 }
 
 }  // namespace qs

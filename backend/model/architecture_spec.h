@@ -1,7 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
+
+#include "backend/types/rope_spec.h"
 
 namespace qs {
 
@@ -18,10 +22,20 @@ struct ArchitectureSpec {
   NormKind norm = NormKind::RmsNorm;
   double norm_eps = 1e-5;
   PositionKind position = PositionKind::Rope;
-  double rope_theta = 10000.0;
+  RopeSpec rope;
+  double score_scale = 0.0;          ///< of query * key; 0: 1 / sqrt(head_dim)
+  double score_softcap = 0.0;        ///< scores become cap * tanh(score / cap) before the softmax; 0: off
+  std::int64_t sliding_window = 0;   ///< newest tokens that a query of a sliding layer sees, itself included; 0: all
+  std::vector<bool> sliding_layers;  ///< [layers]; empty: every layer slides when sliding_window is set
+  std::optional<RopeSpec> sliding_rope;  ///< of sliding layers, where it differs
   ActivationKind activation = ActivationKind::Silu;
   bool gated_mlp = true;
   bool tied_embeddings = false;
+
+  bool slides(std::int64_t layer) const {
+    return sliding_window > 0 && (sliding_layers.empty() || sliding_layers[static_cast<std::size_t>(layer)]);
+  }
+  const RopeSpec& rope_of(std::int64_t layer) const { return slides(layer) && sliding_rope ? *sliding_rope : rope; }
 };
 
 }  // namespace qs

@@ -8,30 +8,33 @@
 
 namespace qs {
 
-CacheShape cache_shape(const ArchitectureSpec& spec) {
+CacheShape cache_shape(const ArchitectureSpec& spec, std::int64_t layer) {
   CacheShape shape;
   shape.heads = spec.heads;
   shape.kv_heads = spec.kv_heads;
   shape.head_dim = spec.head_dim;
-  shape.rope_theta = spec.rope_theta;
+  shape.rope = spec.rope_of(layer);
+  shape.score_scale = spec.score_scale;
+  shape.score_softcap = spec.score_softcap;
+  shape.sliding_window = spec.slides(layer) ? spec.sliding_window : 0;
   return shape;
 }
 
-CachedAttention::CachedAttention(const ArchitectureSpec& spec, const KvMethod* kv, AttentionQuantization quantization,
+CachedAttention::CachedAttention(const ArchitectureSpec& spec, const KvPlan* kv, AttentionQuantization quantization,
                                  at::ScalarType type, std::int64_t sequences)
-    : layers_(spec.layers),
-      pre_rope_(kv && kv->key_domain() == KeyDomain::PreRope),
-      quantization_(quantization),
-      active_(sequences) {
+    : layers_(spec.layers), quantization_(quantization), active_(sequences) {
   if (kv && quantization.bits < 16)
     throw Error(ErrorCode::InvalidArgument,
                 "The weight setup quantizes the attention products and the KV setup quantizes the cache; keys and "
                 "values would be "
                 "quantized twice. Set quantize_attention=false in the weight setup, or leave out the KV setup.");
   quantization_.values_per_token = true;
-  const CacheShape shape = cache_shape(spec);
-  for (std::int64_t i = 0; i < sequences * layers_; ++i)
-    caches_.push_back(kv ? kv->make_cache(shape) : make_full_precision_cache(shape, type));
+  for (std::int64_t layer = 0; layer < layers_; ++layer)
+    pre_rope_.push_back(kv && kv->layer(layer).key_domain() == KeyDomain::PreRope);
+  for (std::int64_t i = 0; i < sequences * layers_; ++i) {
+    const CacheShape shape = cache_shape(spec, i % layers_);
+    caches_.push_back(kv ? kv->layer(i % layers_).make_cache(shape) : make_full_precision_cache(shape, type));
+  }
   std::iota(active_.begin(), active_.end(), 0);
 }
 
@@ -51,9 +54,10 @@ KvCache& CachedAttention::cache_of(const AttentionCall& call) {
 
 at::Tensor CachedAttention::attend(const AttentionCall& call) {
   KvCache& cache = cache_of(call);
-  const at::Tensor& key = pre_rope_ ? call.key_pre_rope : call.key;
+  const at::Tensor& key = pre_rope_[static_cast<std::size_t>(call.layer)] ? call.key_pre_rope : call.key;
   if (call.first_position == 0) {
     const at::Tensor output = causal_attention(call.query, call.key, call.value, quantization_);
+    cache.observe_prompt(call.query);
     cache.prefill(key, call.value);
     return output;
   }

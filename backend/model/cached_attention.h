@@ -12,7 +12,8 @@ namespace qs {
 
 class Model;
 
-CacheShape cache_shape(const ArchitectureSpec& spec);
+/// Shape and attention rules of one layer's cache.
+CacheShape cache_shape(const ArchitectureSpec& spec, std::int64_t layer = 0);
 
 /// Attention through live KV caches, one per layer and sequence. The first call of a sequence (position 0) attends to
 /// the original keys and values of the whole prompt and then stores them; later tokens go through
@@ -24,7 +25,7 @@ class CachedAttention final : public AttentionProvider {
   /// @throws Error InvalidArgument when both a KV method and quantized attention products are asked for, or the method
   /// does
   ///         not fit the model; Unsupported when the method cannot stream
-  CachedAttention(const ArchitectureSpec& spec, const KvMethod* kv, AttentionQuantization quantization,
+  CachedAttention(const ArchitectureSpec& spec, const KvPlan* kv, AttentionQuantization quantization,
                   at::ScalarType type, std::int64_t sequences);
 
   /// @throws Error Internal when a token does not follow the one before it
@@ -40,7 +41,7 @@ class CachedAttention final : public AttentionProvider {
   at::Tensor decode(KvCache& cache, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) const;
 
   std::int64_t layers_;
-  bool pre_rope_;
+  std::vector<bool> pre_rope_;  ///< [layers]
   AttentionQuantization quantization_;
   std::vector<std::unique_ptr<KvCache>> caches_;  ///< [sequence * layers + layer]
   std::vector<std::int64_t> active_;

@@ -75,7 +75,7 @@ class Pass {
       : spec_(spec), batch_(batch), attention_(attention), taps_(taps) {
     const std::vector<std::int64_t> positions = positions_of(spec, batch);
     check_ids(spec, batch.ids);
-    if (spec.position == PositionKind::Rope) rope_ = rope_table(positions, spec.head_dim, spec.rope_theta);
+    if (spec.position == PositionKind::Rope) rope_ = rope_table(positions, spec.head_dim, spec.rope);
     hidden_ = weights.embedding.index_select(0, batch.ids.to(at::kLong));
   }
 

@@ -128,7 +128,7 @@ at::Tensor forward(const ArchitectureSpec& spec, const DecoderWeights& weights, 
 
 /// Rotates the half-split way (KV specification 1.7).
 /// @param x  [heads, tokens, head_dim], tokens at positions first_position, first_position + 1, ...
-at::Tensor apply_rope(const at::Tensor& x, std::int64_t first_position, double rope_theta);
+at::Tensor apply_rope(const at::Tensor& x, std::int64_t first_position, const RopeSpec& rope);
 
 /// Softmax in f32 of query * keyᵀ / sqrt(head_dim) under the causal mask, times value; query head h reads KV head
 /// h / (heads / kv_heads). The last query sits on the last key.

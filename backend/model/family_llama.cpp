@@ -65,9 +65,9 @@ ArchitectureSpec read_llama_config(const nlohmann::json& config, const std::stri
   spec.vocab_size = reader.positive("vocab_size", kMaxExtent);
   spec.max_context = reader.positive_or("max_position_embeddings", 2048, std::int64_t{1} << 26);
   spec.norm_eps = reader.real_or("rms_norm_eps", 1e-6);
-  spec.rope_theta = reader.real_or("rope_theta", 10000.0);
+  spec.rope.theta = reader.real_or("rope_theta", 10000.0);
   if (reader.has("rope_parameters") && config["rope_parameters"].is_object())
-    spec.rope_theta = ConfigReader(config["rope_parameters"], path).real_or("rope_theta", spec.rope_theta);
+    spec.rope.theta = ConfigReader(config["rope_parameters"], path).real_or("rope_theta", spec.rope.theta);
   spec.tied_embeddings = reader.flag_or("tie_word_embeddings", false);
   if (reader.text_or("hidden_act", "silu") != "silu")
     reader.not_understood("hidden_act = " + reader.value_text("hidden_act"));

@@ -10,14 +10,14 @@
 
 namespace qs {
 
-RopeTable rope_table(const std::vector<std::int64_t>& positions, std::int64_t head_dim, double rope_theta) {
+RopeTable rope_table(const std::vector<std::int64_t>& positions, std::int64_t head_dim, const RopeSpec& rope) {
   const auto tokens = static_cast<std::int64_t>(positions.size());
   const std::int64_t half = head_dim / 2;
   RopeTable table{at::empty({tokens, 1, half}, at::kFloat), at::empty({tokens, 1, half}, at::kFloat)};
   float* cosine = table.cosine.data_ptr<float>();
   float* sine = table.sine.data_ptr<float>();
   for (std::int64_t i = 0; i < half; ++i) {
-    const double frequency = std::pow(rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+    const double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
     for (std::int64_t token = 0; token < tokens; ++token) {
       const double angle = static_cast<double>(positions[static_cast<std::size_t>(token)]) * frequency;
       cosine[token * half + i] = static_cast<float>(std::cos(angle));
@@ -36,12 +36,12 @@ at::Tensor rotate(const at::Tensor& x, const RopeTable& table) {
       .to(x.scalar_type());
 }
 
-at::Tensor apply_rope(const at::Tensor& x, std::int64_t first_position, double rope_theta) {
+at::Tensor apply_rope(const at::Tensor& x, std::int64_t first_position, const RopeSpec& rope) {
   if (x.dim() != 3 || x.size(2) % 2 != 0)
     throw Error(ErrorCode::InvalidArgument, "Rotary embedding needs [heads, tokens, head_dim] with an even head_dim.");
   std::vector<std::int64_t> positions(static_cast<std::size_t>(x.size(1)));
   std::iota(positions.begin(), positions.end(), first_position);
-  return rotate(x.transpose(0, 1), rope_table(positions, x.size(2), rope_theta)).transpose(0, 1).contiguous();
+  return rotate(x.transpose(0, 1), rope_table(positions, x.size(2), rope)).transpose(0, 1).contiguous();
 }
 
 }  // namespace qs

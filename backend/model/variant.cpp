@@ -33,10 +33,24 @@ void check_calibration(const Model& model, const Setup& setup, const Calibration
                                                 "'. Capture a text with this model.");
 }
 
+void check_kv_calibration(const Model& model, const Setup& setup, const KvArtifact* artifact) {
+  for (const MethodInfo& info : kv_method_infos()) {
+    if (info.id == setup.method && info.needs_calibration && !artifact)
+      throw Error(ErrorCode::InvalidArgument,
+                  "The KV method '" + setup.method + "' needs a calibration on '" + model.info().name +
+                      "'. Calibrate it first (quantoscope-cli calibrate, or Quantize > Calibrate), or name a text to "
+                      "calibrate on.");
+  }
+  if (artifact && artifact->model_fingerprint != model.info().fingerprint)
+    throw Error(ErrorCode::InvalidArgument, "The calibration from '" + artifact->source + "' was made on '" +
+                                                artifact->model_name + "', not on '" + model.info().name +
+                                                "'. Calibrate with this model.");
+}
+
 }  // namespace
 
 Variant::Variant(std::shared_ptr<const Model> model, std::shared_ptr<const DecoderWeights> weights,
-                 std::optional<Setup> weight_setup, std::shared_ptr<const KvMethod> kv, std::optional<Setup> kv_setup)
+                 std::optional<Setup> weight_setup, std::shared_ptr<const KvPlan> kv, std::optional<Setup> kv_setup)
     : model_(std::move(model)),
       weights_(std::move(weights)),
       weight_setup_(std::move(weight_setup)),
@@ -71,11 +85,14 @@ double Variant::weight_bits() const {
 
 std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, const std::optional<Setup>& weights,
                                             const std::optional<Setup>& kv, const Calibration* calibration,
-                                            WeightExecution execution, const JobContext& job) {
-  std::shared_ptr<const KvMethod> kv_method;
+                                            WeightExecution execution, const JobContext& job,
+                                            const KvArtifact* kv_artifact) {
+  std::shared_ptr<const KvPlan> plan;
   if (kv) {
-    kv_method = make_kv_method(*kv);
-    kv_method->check_fits(cache_shape(model->spec()));
+    check_kv_calibration(*model, *kv, kv_artifact);
+    plan = make_kv_plan(*kv, model->spec().layers, kv_artifact);
+    for (std::int64_t layer = 0; layer < plan->layers(); ++layer)
+      plan->layer(layer).check_fits(cache_shape(model->spec(), layer));
   }
   std::shared_ptr<const DecoderWeights> quantized = model->shared_weights();
   if (weights) {
@@ -85,7 +102,7 @@ std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, 
       return std::make_shared<const DecoderWeights>(method->apply(*model, calibration, execution, job));
     });
   }
-  return std::make_shared<const Variant>(std::move(model), std::move(quantized), weights, std::move(kv_method), kv);
+  return std::make_shared<const Variant>(std::move(model), std::move(quantized), weights, std::move(plan), kv);
 }
 
 }  // namespace qs

@@ -10,7 +10,8 @@
 
 namespace qs {
 
-class KvMethod;
+class KvPlan;
+struct KvArtifact;
 struct Calibration;
 
 /// How a weight setup is computed: dequantized weights in floating point, or products straight from the codes.
@@ -20,13 +21,13 @@ enum class WeightExecution { Simulated, Packed };
 class Variant {
  public:
   Variant(std::shared_ptr<const Model> model, std::shared_ptr<const DecoderWeights> weights,
-          std::optional<Setup> weight_setup, std::shared_ptr<const KvMethod> kv, std::optional<Setup> kv_setup);
+          std::optional<Setup> weight_setup, std::shared_ptr<const KvPlan> kv, std::optional<Setup> kv_setup);
   ~Variant();
 
   const Model& model() const { return *model_; }
   const std::shared_ptr<const Model>& shared_model() const { return model_; }
   const DecoderWeights& weights() const { return *weights_; }
-  const KvMethod* kv() const { return kv_.get(); }  ///< null: full precision
+  const KvPlan* kv() const { return kv_.get(); }  ///< null: full precision
   const std::optional<Setup>& weight_setup() const { return weight_setup_; }
   const std::optional<Setup>& kv_setup() const { return kv_setup_; }
   VariantLabel label() const;
@@ -38,16 +39,18 @@ class Variant {
   std::shared_ptr<const Model> model_;
   std::shared_ptr<const DecoderWeights> weights_;
   std::optional<Setup> weight_setup_;
-  std::shared_ptr<const KvMethod> kv_;
+  std::shared_ptr<const KvPlan> kv_;
   std::optional<Setup> kv_setup_;
 };
 
 /// Builds a variant; an empty optional leaves that side in full precision.
 /// @param calibration  needed by methods that say so (MethodInfo::needs_calibration); may be null otherwise
+/// @param kv_artifact  needed by KV methods that say so; may be null otherwise
 /// @throws Error InvalidArgument when a setup does not fit the model (naming the nearest that fits) or calibration is
 ///         missing or was made on another model
 std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, const std::optional<Setup>& weights,
                                             const std::optional<Setup>& kv, const Calibration* calibration,
-                                            WeightExecution execution, const JobContext& job);
+                                            WeightExecution execution, const JobContext& job,
+                                            const KvArtifact* kv_artifact = nullptr);
 
 }  // namespace qs

@@ -63,12 +63,12 @@ void check_request(const Model& model, const CaptureRequest& request, const fs::
 }
 
 /// Undoes apply_rope: rotating the mirrored vector forward rotates the vector back.
-at::Tensor unrotate(const at::Tensor& x, std::int64_t first_position, double rope_theta) {
+at::Tensor unrotate(const at::Tensor& x, std::int64_t first_position, const RopeSpec& rope) {
   const std::int64_t half = x.size(2) / 2;
   const auto mirror = [&](const at::Tensor& t) {
     return at::cat({t.narrow(2, 0, half), t.narrow(2, half, half).neg()}, 2);
   };
-  return mirror(apply_rope(mirror(x.to(at::kFloat)), first_position, rope_theta));
+  return mirror(apply_rope(mirror(x.to(at::kFloat)), first_position, rope));
 }
 
 /// Collects a layer at a time and hands it to the writer when the next one begins.
@@ -89,7 +89,7 @@ class CaptureSink final : public TapSink {
       if (request_.taps.count(tap)) keep(tap, tensor);
     }
     if (request_.taps.count("query_pre_rope"))
-      keep("query_pre_rope", unrotate(call.query, call.first_position, model_.spec().rope_theta));
+      keep("query_pre_rope", unrotate(call.query, call.first_position, model_.spec().rope_of(call.layer)));
     if (request_.taps.count("attention")) layer_.attention = attention_statistics(call.query, call.key, job_);
   }
 
@@ -235,7 +235,7 @@ CaptureInfo capture(const Model& model, const CaptureRequest& request, const fs:
                  .kv_heads = info.kv_heads,
                  .head_dim = info.head_dim,
                  .hidden_size = info.hidden_size,
-                 .rope_theta = model.spec().rope_theta};
+                 .rope = model.spec().rope};
   CaptureStorage storage{.type = storage_type(info, request),
                          .pyramids = request.pyramids,
                          .planned_tokens = static_cast<std::int64_t>(request.ids.size())};

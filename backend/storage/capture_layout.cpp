@@ -57,7 +57,7 @@ void write_header(hid_t file, const CaptureHeader& header) {
   set_attribute(file, "kv_heads", info.kv_heads);
   set_attribute(file, "head_dim", info.head_dim);
   set_attribute(file, "hidden_size", info.hidden_size);
-  set_attribute(file, "rope_theta", info.rope_theta);
+  set_attribute(file, "rope_theta", info.rope.theta);
   set_attribute(file, "window", header.window);
   set_attribute(file, "complete", std::int64_t{info.complete ? 1 : 0});
 }
@@ -100,7 +100,7 @@ CaptureHeader read_header(hid_t file, const std::filesystem::path& path) {
     }
   }
   info.window = header.window;
-  info.rope_theta = hdf5::real_attribute(file, "rope_theta");
+  info.rope.theta = hdf5::real_attribute(file, "rope_theta");
   return header;
 }
 

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "backend/types/rope_spec.h"
+
 namespace qs {
 
 /// One dataset of a capture or results file.
@@ -25,7 +27,7 @@ struct CaptureInfo {
   std::string text_source, text_sha256;  ///< file name or "chat", and the hash of the text that ran
   std::int64_t tokens = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden_size = 0;
   std::int64_t window = 0;  ///< tokens of one forward pass; each window is a sequence of its own
-  double rope_theta = 0.0;
+  RopeSpec rope;
   std::vector<DatasetInfo> datasets;
   std::vector<std::string> linears;  ///< names under /activations, in model order
 };

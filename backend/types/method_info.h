@@ -26,6 +26,7 @@ struct MethodInfo {
   std::string summary;   ///< one sentence
   std::vector<ParamSpec> params;
   std::vector<Preset> presets;
+  std::vector<std::string> may_follow;  ///< ids that this method may stand behind after a plus sign; "*": any
   bool needs_calibration = false;
   bool runs_here = true;
   std::string why_not = {};                 ///< why it cannot run on this machine; empty when it can

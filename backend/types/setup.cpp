@@ -26,10 +26,7 @@ const ParamSpec& find_param(std::string_view key, const MethodInfo& method) {
               "Method '" + method.id + "' has no parameter '" + std::string(key) + "'; known are: " + known + ".");
 }
 
-}  // namespace
-
-std::optional<Setup> parse_setup(std::string_view text, const std::vector<MethodInfo>& methods) {
-  if (text.empty() || text == "none") return std::nullopt;
+Setup parse_one(std::string_view text, const std::vector<MethodInfo>& methods) {
   const std::size_t colon = text.find(':');
   const MethodInfo& method = find_method(text.substr(0, colon), methods);
   Setup setup{.method = method.id, .params = {}};
@@ -61,7 +58,23 @@ std::optional<Setup> parse_setup(std::string_view text, const std::vector<Method
   return setup;
 }
 
-std::string format_setup(const Setup& setup, const std::vector<MethodInfo>& methods) {
+void check_may_follow(const Setup& setup, const Setup& before, const std::vector<MethodInfo>& methods) {
+  const std::vector<std::string>& allowed = find_method(setup.method, methods).may_follow;
+  const bool fits = std::any_of(allowed.begin(), allowed.end(),
+                                [&](const std::string& id) { return id == "*" || id == before.method; });
+  if (fits) return;
+  std::string known;
+  for (const MethodInfo& method : methods) {
+    for (const std::string& id : method.may_follow) {
+      if (id == "*" || id == before.method) known += (known.empty() ? "" : ", ") + method.id;
+    }
+  }
+  throw Error(ErrorCode::InvalidArgument, "'" + setup.method + "' cannot follow '" + before.method +
+                                              "' after a plus sign; " +
+                                              (known.empty() ? "nothing can." : "these can: " + known + "."));
+}
+
+std::string format_one(const Setup& setup, const std::vector<MethodInfo>& methods) {
   const MethodInfo& method = find_method(setup.method, methods);
   std::string text;
   for (const ParamSpec& spec : method.params) {
@@ -70,6 +83,28 @@ std::string format_setup(const Setup& setup, const std::vector<MethodInfo>& meth
     text += (text.empty() ? ":" : ",") + spec.key + "=" + format_value(value->second);
   }
   return setup.method + text;
+}
+
+}  // namespace
+
+std::optional<Setup> parse_setup(std::string_view text, const std::vector<MethodInfo>& methods) {
+  if (text.empty() || text == "none") return std::nullopt;
+  std::size_t plus = text.find('+');
+  Setup setup = parse_one(text.substr(0, plus), methods);
+  while (plus != std::string_view::npos) {
+    text = text.substr(plus + 1);
+    plus = text.find('+');
+    Setup next = parse_one(text.substr(0, plus), methods);
+    check_may_follow(next, setup.then.empty() ? setup : setup.then.back(), methods);
+    setup.then.push_back(std::move(next));
+  }
+  return setup;
+}
+
+std::string format_setup(const Setup& setup, const std::vector<MethodInfo>& methods) {
+  std::string text = format_one(setup, methods);
+  for (const Setup& next : setup.then) text += "+" + format_one(next, methods);
+  return text;
 }
 
 }  // namespace qs

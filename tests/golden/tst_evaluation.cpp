@@ -77,9 +77,10 @@ double full_precision(const std::string& name) {
 /// Decodes from the first token on through one live cache a layer.
 class DecodingAttention final : public AttentionProvider {
  public:
-  DecodingAttention(const KvMethod& method, const ArchitectureSpec& spec)
-      : pre_rope_(method.key_domain() == KeyDomain::PreRope) {
-    for (std::int64_t layer = 0; layer < spec.layers; ++layer) caches_.push_back(method.make_cache(cache_shape(spec)));
+  DecodingAttention(const KvPlan& plan, const ArchitectureSpec& spec)
+      : pre_rope_(plan.layer(0).key_domain() == KeyDomain::PreRope) {
+    for (std::int64_t layer = 0; layer < spec.layers; ++layer)
+      caches_.push_back(plan.layer(layer).make_cache(cache_shape(spec, layer)));
   }
   at::Tensor attend(const AttentionCall& call) override {
     const at::Tensor& key = pre_rope_ ? call.key_pre_rope : call.key;

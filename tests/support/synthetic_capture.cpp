@@ -65,7 +65,7 @@ void write_synthetic_capture(const std::filesystem::path& path, std::int64_t lay
                  .kv_heads = kv_heads,
                  .head_dim = head_dim,
                  .hidden_size = kv_heads * head_dim,
-                 .rope_theta = 10000.0};
+                 .rope = {}};
   const auto writer = CaptureWriter::create(
       path, header, {.type = hdf5::ElementType::Float16, .pyramids = true, .planned_tokens = tokens});
   for (std::int64_t begin = 0; begin < tokens; begin += kWindow) {

@@ -136,7 +136,7 @@ class TstCapture : public QObject {
            {std::pair<std::int64_t, std::int64_t>{0, 128}, {128, 200}}) {  // positions restart at windows
         const at::Tensor raw = tensor(reader->read_layer(2, before, {{}, {begin, end}}));
         const at::Tensor rotated = tensor(reader->read_layer(2, after, {{}, {begin, end}}));
-        QVERIFY(worst(apply_rope(raw, 0, reader->info().rope_theta), rotated) < 1e-4);
+        QVERIFY(worst(apply_rope(raw, 0, reader->info().rope), rotated) < 1e-4);
       }
     }
   }

@@ -1,0 +1,25 @@
+#include "backend/method.h"
+
+namespace qs {
+
+std::string KvPlan::cannot_stream() const {
+  for (const auto& method : layers_) {
+    if (const std::string why = method->cannot_stream(); !why.empty()) return why;
+  }
+  return {};
+}
+
+bool KvPlan::depends_on_attention() const {
+  for (const auto& method : layers_) {
+    if (method->depends_on_attention()) return true;
+  }
+  return false;
+}
+
+double KvPlan::effective_bits(const CacheShape& shape, std::int64_t tokens) const {
+  double sum = 0.0;
+  for (const auto& method : layers_) sum += method->effective_bits(shape, tokens);
+  return layers_.empty() ? 16.0 : sum / static_cast<double>(layers_.size());
+}
+
+}  // namespace qs
