@@ -64,6 +64,14 @@ void attend_head(const KernelSet& set, const HeadAttention& args, const Attentio
         set.key_scores(tile, args.query + head * args.head_dim, scores + (token - tile_begin));
         token += tile.count;
       }
+      if (args.scores != nullptr) {
+        const std::int64_t first = tile_begin > args.score_begin ? tile_begin : args.score_begin;
+        for (std::int64_t i = 0; i < heads; ++i) {
+          float* const row = args.scores + (head + i) * args.score_stride;
+          for (std::int64_t token = first; token < tile_end; ++token)
+            row[token - args.score_begin] = scores[i * kTileTokens + token - tile_begin];
+        }
+      }
       float* const out = partial.out + head * args.head_dim;
       for (std::int64_t i = 0; i < heads; ++i) {
         float* const row = scores + i * kTileTokens;

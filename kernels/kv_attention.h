@@ -56,6 +56,9 @@ struct HeadAttention {
   std::int64_t key_segments = 0, value_segments = 0;
   std::int64_t token_begin = 0, token_end = 0;  ///< tokens to add; lets threads share a long sequence
   Arithmetic arithmetic = Arithmetic::F32;
+  /// Receives the scores of the tokens from score_begin on, [queries][score_stride]; null when nobody asks.
+  float* scores = nullptr;
+  std::int64_t score_stride = 0, score_begin = 0;
 };
 inline constexpr std::int64_t kMaxHeadDim = 512;
 

@@ -56,7 +56,7 @@ bool all_fused(const std::vector<const TokenStore*>& stores) {
 }  // namespace
 
 void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector<const TokenStore*>& values,
-                   const CacheShape& shape, const float* query, float* out) {
+                   const CacheShape& shape, const float* query, float* out, AttentionWeights* weights) {
   const kernels::KernelSet& set = kernels::kernel_set();
   const std::int64_t tokens = count_tokens(keys), per_kv_head = shape.heads / shape.kv_heads;
   const std::int64_t padded_dim = (shape.head_dim + 7) / 8 * 8;  // the kernels read rows of a multiple of 8
@@ -82,6 +82,12 @@ void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector
     }
   }
 
+  const std::int64_t weight_stride = weights ? std::max<std::int64_t>(0, tokens - weights->first_token) : 0;
+  if (weights) weights->weights.assign(static_cast<std::size_t>(shape.heads * weight_stride), 0.0f);
+  const auto scores_of = [&](std::int64_t kv_head) {
+    return weight_stride > 0 ? weights->weights.data() + kv_head * per_kv_head * weight_stride : nullptr;
+  };
+
   const auto add_fused = [&](std::int64_t begin, std::int64_t end, Partials& partials) {
     for (std::int64_t tile = begin; tile < end; tile += kOuterTile) {
       for (std::int64_t head = 0; head < shape.kv_heads; ++head) {
@@ -95,7 +101,10 @@ void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector
                               .key_segments = static_cast<std::int64_t>(parts.keys.size()),
                               .value_segments = static_cast<std::int64_t>(parts.values.size()),
                               .token_begin = tile,
-                              .token_end = std::min(end, tile + kOuterTile)},
+                              .token_end = std::min(end, tile + kOuterTile),
+                              .scores = scores_of(head),
+                              .score_stride = weight_stride,
+                              .score_begin = weights ? weights->first_token : 0},
                              partials.of(head * per_kv_head));
       }
     }
@@ -122,7 +131,10 @@ void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector
                               .key_segments = 1,
                               .value_segments = 1,
                               .token_begin = 0,
-                              .token_end = count},
+                              .token_end = count,
+                              .scores = scores_of(head),
+                              .score_stride = weight_stride,
+                              .score_begin = weights ? weights->first_token - tile : 0},
                              partials.of(head * per_kv_head));
       }
     }
@@ -143,6 +155,13 @@ void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector
     });
     for (std::int64_t span = 1; span < spans; ++span) {
       kernels::merge_partial(partials[0].of(0), partials[span].of(0), shape.heads, padded_dim);
+    }
+  }
+  if (weights) {
+    for (std::int64_t head = 0; head < shape.heads; ++head) {
+      float* const row = weights->weights.data() + head * weight_stride;
+      for (std::int64_t t = 0; t < weight_stride; ++t)
+        row[t] = std::exp(row[t] - partials[0].max[head]) / partials[0].sum[head];
     }
   }
   if (padded_dim == shape.head_dim) {

@@ -67,7 +67,8 @@ at::Tensor StoreCache::append_and_attend(const at::Tensor& query, const at::Tens
   at::Tensor out = at::empty({shape_.heads, shape_.head_dim}, at::kFloat);
   before_attention(key_row.data(), value_row.data());
   ++tokens_;
-  attend_stores(stores(KvRole::Key), stores(KvRole::Value), shape_, rotated.data_ptr<float>(), out.data_ptr<float>());
+  attend_stores(stores(KvRole::Key), stores(KvRole::Value), shape_, rotated.data_ptr<float>(), out.data_ptr<float>(),
+                wanted_weights());
   after_attention();
   return out;
 }

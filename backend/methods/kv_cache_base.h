@@ -27,6 +27,9 @@ class StoreCache : public KvCache {
   /// What happens to a new token before attention runs over stores(), and after it.
   virtual void before_attention(const float* key, const float* value) = 0;
   virtual void after_attention() {}
+  /// Where the softmax weights of a step go, asked before attention runs and filled before after_attention; null when
+  /// the method needs none.
+  virtual AttentionWeights* wanted_weights() { return nullptr; }
 
   const CacheShape& shape() const { return shape_; }
   std::int64_t width() const { return shape_.kv_heads * shape_.head_dim; }

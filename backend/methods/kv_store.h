@@ -131,11 +131,18 @@ class PackedRows final : public TokenStore {
   std::vector<Chunk> chunks_;
 };
 
+/// Softmax weights of one step, for methods whose choices depend on attention.
+struct AttentionWeights {
+  std::int64_t first_token = 0;  ///< set by who asks: weights of this token and later ones are wanted
+  std::vector<float> weights;    ///< receives [heads][tokens - first_token]
+};
+
 /// Attention of one new query per head over the stores of a layer, in token order; keys and values may be cut
 /// differently. Tokens are shared out over the threads when there are enough of them.
 /// @param query  f32 [heads][head_dim], not yet scaled; out receives f32 [heads][head_dim]
+/// @param weights  null unless the caller needs them
 void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector<const TokenStore*>& values,
-                   const CacheShape& shape, const float* query, float* out);
+                   const CacheShape& shape, const float* query, float* out, AttentionWeights* weights = nullptr);
 
 /// f32 [kv_heads, tokens, head_dim] of all stores in order.
 at::Tensor materialize_stores(const std::vector<const TokenStore*>& stores, const CacheShape& shape);

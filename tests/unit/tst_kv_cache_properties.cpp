@@ -7,6 +7,7 @@
 
 #include "backend/method.h"
 #include "backend/method_registry.h"
+#include "backend/methods/kv_store.h"
 #include "backend/types/error.h"
 #include "tests/support/kv_random.h"
 
@@ -228,6 +229,32 @@ class TestKvCacheProperties : public QObject {
         QVERIFY(cache->materialize().first.equal(key.to(type).to(at::kFloat)));
       }
     }
+  }
+
+  void theWeightsOfAStepAreItsSoftmax() {
+    std::mt19937_64 generator(9);
+    const int threads = at::get_num_threads();
+    for (const std::int64_t head_dim : {20, 32, 128}) {  // 20: no fused rows
+      const CacheShape shape{.heads = 6, .kv_heads = 2, .head_dim = head_dim};
+      FloatRows first(2, head_dim, at::kHalf), second(2, head_dim, at::kHalf);
+      const at::Tensor rows = test::random_kv(generator, {3000, 2 * head_dim});
+      first.append(rows.data_ptr<float>(), 2411);
+      second.append(rows.data_ptr<float>() + 2411 * 2 * head_dim, 589);
+      const at::Tensor query = test::random_kv(generator, {6, head_dim});
+      const at::Tensor key = rows.to(at::kHalf).to(at::kDouble).view({3000, 2, 1, head_dim}).permute({1, 2, 0, 3});
+      const at::Tensor scores = at::matmul(key, query.to(at::kDouble).view({2, 3, head_dim, 1})).squeeze(-1);
+      const at::Tensor expected = at::softmax(scores / std::sqrt(static_cast<double>(head_dim)), -1).view({6, 3000});
+      for (const std::int64_t begin : {0, 2990, 3000}) {
+        at::set_num_threads(begin == 0 ? 2 : 1);
+        AttentionWeights weights{.first_token = begin, .weights = {}};
+        at::Tensor out = at::empty({6, head_dim});
+        attend_stores({&first, &second}, {&first, &second}, shape, query.data_ptr<float>(), out.data_ptr<float>(),
+                      &weights);
+        const at::Tensor found = at::tensor(weights.weights, at::kFloat).view({6, 3000 - begin});
+        QVERIFY(test::largest_difference(found, expected.narrow(1, begin, 3000 - begin)) < 1e-6);
+      }
+    }
+    at::set_num_threads(threads);
   }
 
   void aLongCacheSharedByThreadsGivesTheSameAttention() {
