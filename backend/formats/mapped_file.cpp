@@ -45,8 +45,18 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   return file;
 }
 
+std::shared_ptr<const MappedFile> MappedFile::in_memory(std::vector<std::byte> bytes,
+                                                        const std::filesystem::path& name) {
+  std::shared_ptr<MappedFile> file(new MappedFile);
+  file->path_ = name;
+  file->held_ = std::move(bytes);
+  file->data_ = file->held_.data();
+  file->size_ = file->held_.size();
+  return file;
+}
+
 MappedFile::~MappedFile() {
-  if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (size_ > 0 && held_.empty()) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 std::string read_text_file(const std::filesystem::path& path) {

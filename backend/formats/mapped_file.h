@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace qs {
 
@@ -13,6 +14,8 @@ class MappedFile {
  public:
   /// @throws Error NotFound (no such file), InvalidArgument (not a regular file), Io
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
+  /// Bytes that are at hand, under a name for messages; for readers of what is not a file.
+  static std::shared_ptr<const MappedFile> in_memory(std::vector<std::byte> bytes, const std::filesystem::path& name);
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   ~MappedFile();
@@ -23,6 +26,7 @@ class MappedFile {
  private:
   MappedFile() = default;
   std::filesystem::path path_;
+  std::vector<std::byte> held_;  ///< of in_memory()
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };

@@ -4,8 +4,12 @@
 #include <array>
 #include <cstring>
 
+#include "backend/formats/block_types.h"
 #include "backend/formats/half.h"
+#include "backend/formats/printable.h"
 #include "backend/types/error.h"
+#include "kernels/dispatch.h"
+#include "kernels/float_formats.h"
 
 namespace qs {
 namespace {
@@ -16,6 +20,7 @@ struct TypeRow {
   const char* name;
   std::int64_t bytes;
   bool is_float;
+  std::int64_t elements = 1;
 };
 
 constexpr std::array kTypes = {
@@ -31,6 +36,16 @@ constexpr std::array kTypes = {
     TypeRow{StoredType::Bool, "BOOL", "bool", 1, false},
     TypeRow{StoredType::F8E4M3, "F8_E4M3", "float8_e4m3", 1, true},
     TypeRow{StoredType::F8E5M2, "F8_E5M2", "float8_e5m2", 1, true},
+    TypeRow{StoredType::Q4_0, "Q4_0", "Q4_0", 18, true, 32},
+    TypeRow{StoredType::Q4_1, "Q4_1", "Q4_1", 20, true, 32},
+    TypeRow{StoredType::Q5_0, "Q5_0", "Q5_0", 22, true, 32},
+    TypeRow{StoredType::Q5_1, "Q5_1", "Q5_1", 24, true, 32},
+    TypeRow{StoredType::Q8_0, "Q8_0", "Q8_0", 34, true, 32},
+    TypeRow{StoredType::Q2_K, "Q2_K", "Q2_K", 84, true, 256},
+    TypeRow{StoredType::Q3_K, "Q3_K", "Q3_K", 110, true, 256},
+    TypeRow{StoredType::Q4_K, "Q4_K", "Q4_K", 144, true, 256},
+    TypeRow{StoredType::Q5_K, "Q5_K", "Q5_K", 176, true, 256},
+    TypeRow{StoredType::Q6_K, "Q6_K", "Q6_K", 210, true, 256},
 };
 
 const TypeRow& row_of(StoredType type) { return kTypes[static_cast<std::size_t>(type)]; }
@@ -40,11 +55,13 @@ const TypeRow& row_of(StoredType type) { return kTypes[static_cast<std::size_t>(
 const char* stored_type_id(StoredType type) { return row_of(type).id; }
 const char* stored_type_name(StoredType type) { return row_of(type).name; }
 std::int64_t stored_type_bytes(StoredType type) { return row_of(type).bytes; }
+std::int64_t stored_type_elements(StoredType type) { return row_of(type).elements; }
+bool is_block_type(StoredType type) { return row_of(type).elements > 1; }
 bool is_float(StoredType type) { return row_of(type).is_float; }
 
 std::optional<StoredType> parse_stored_type(std::string_view id) {
   for (const TypeRow& row : kTypes)
-    if (id == row.id) return row.type;
+    if (id == row.id && row.elements == 1) return row.type;
   return std::nullopt;
 }
 
@@ -53,6 +70,10 @@ std::int64_t StoredTensor::size() const {
   for (const std::int64_t extent : shape) count *= extent;
   return count;
 }
+
+std::int64_t StoredTensor::columns() const { return shape.empty() ? 1 : shape.back(); }
+
+std::int64_t StoredTensor::rows() const { return size() == 0 ? 0 : size() / columns(); }
 
 const StoredTensor* TensorTable::find(std::string_view name) const {
   const auto at = std::lower_bound(tensors.begin(), tensors.end(), name,
@@ -82,31 +103,61 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return text + "]";
 }
 
-std::vector<float> to_f32(const StoredTensor& tensor) {
-  const auto count = static_cast<std::size_t>(tensor.size());
-  std::vector<float> values(count);
-  const std::byte* source = tensor.bytes.data();
-  const auto load = [source](auto sample, std::size_t i) {
-    std::memcpy(&sample, source + i * sizeof sample, sizeof sample);
-    return sample;
-  };
+namespace {
+
+template <typename Stored, typename Convert>
+void convert(const std::byte* from, std::int64_t count, float* out, Convert&& to_float) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    Stored value;
+    std::memcpy(&value, from + static_cast<std::size_t>(i) * sizeof value, sizeof value);
+    out[i] = to_float(value);
+  }
+}
+
+void decode_values(const StoredTensor& tensor, const std::byte* from, std::int64_t count, float* out) {
   switch (tensor.type) {
     case StoredType::F64:
-      for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<float>(load(double{}, i));
-      break;
+      return convert<double>(from, count, out, [](double value) { return static_cast<float>(value); });
     case StoredType::F32:
-      if (count > 0) std::memcpy(values.data(), source, count * sizeof(float));
-      break;
+      std::memcpy(out, from, static_cast<std::size_t>(count) * sizeof(float));
+      return;
     case StoredType::F16:
-      for (std::size_t i = 0; i < count; ++i) values[i] = f16_to_f32(load(std::uint16_t{}, i));
-      break;
+      if (reinterpret_cast<std::uintptr_t>(from) % alignof(std::uint16_t) == 0)
+        return kernels::kernel_set().f16_to_f32(reinterpret_cast<const std::uint16_t*>(from), out, count);
+      return convert<std::uint16_t>(from, count, out, f16_to_f32);
     case StoredType::BF16:
-      for (std::size_t i = 0; i < count; ++i) values[i] = bf16_to_f32(load(std::uint16_t{}, i));
-      break;
+      return convert<std::uint16_t>(from, count, out, bf16_to_f32);
+    case StoredType::F8E4M3:
+      return kernels::e4m3_to_f32(reinterpret_cast<const std::uint8_t*>(from), out, count);
+    case StoredType::F8E5M2:
+      return kernels::e5m2_to_f32(reinterpret_cast<const std::uint8_t*>(from), out, count);
     default:
-      throw Error(ErrorCode::Unsupported, "Tensor '" + tensor.name + "' is stored as " + stored_type_name(tensor.type) +
-                                              "; expected float64, float32, float16 or bfloat16.");
+      break;
   }
+  if (is_block_type(tensor.type)) return decode_blocks(tensor.type, from, count, out);
+  throw Error(ErrorCode::Unsupported, "Tensor '" + printable(tensor.name) + "' is stored as " +
+                                          stored_type_name(tensor.type) + "; expected real numbers.");
+}
+
+}  // namespace
+
+void decode_to_f32(const StoredTensor& tensor, std::int64_t first_row, std::int64_t rows, float* out) {
+  const std::int64_t all = tensor.rows(), columns = tensor.columns();
+  if (first_row < 0 || rows < 0 || first_row > all || rows > all - first_row)
+    throw Error(ErrorCode::InvalidArgument, "Tensor '" + printable(tensor.name) + "' has " + std::to_string(all) +
+                                                " rows; rows " + std::to_string(first_row) + " to " +
+                                                std::to_string(first_row + rows) + " were asked for.");
+  if (rows == 0) return;
+  const std::int64_t row_bytes = columns / stored_type_elements(tensor.type) * stored_type_bytes(tensor.type);
+  const std::byte* data = tensor.bytes.data();
+  if (!tensor.row_order) return decode_values(tensor, data + first_row * row_bytes, rows * columns, out);
+  for (std::int64_t row = first_row; row < first_row + rows; ++row, out += columns)
+    decode_values(tensor, data + (*tensor.row_order)[static_cast<std::size_t>(row)] * row_bytes, columns, out);
+}
+
+std::vector<float> to_f32(const StoredTensor& tensor) {
+  std::vector<float> values(static_cast<std::size_t>(tensor.size()));
+  decode_to_f32(tensor, 0, tensor.rows(), values.data());
   return values;
 }
 
