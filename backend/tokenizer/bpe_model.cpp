@@ -1,6 +1,5 @@
 #include "backend/tokenizer/bpe_model.h"
 
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "backend/tokenizer/bpe_merge.h"
@@ -18,29 +17,12 @@ constexpr std::int64_t kMaxVocabulary = 1 << 24;
 
 }  // namespace
 
-std::optional<unsigned char> byte_token_value(std::string_view token) {
-  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
-  int value = 0;
-  for (const char c : token.substr(3, 2)) {
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-    if (digit < 0) return std::nullopt;
-    value = value * 16 + digit;
-  }
-  return static_cast<unsigned char>(value);
-}
-
 BpeModel::BpeModel(const nlohmann::json& model, const std::string& where) {
-  if (!model.is_object()) bad(where, "has no \"model\" object: it is not a tokenizer.json.");
-  const std::string type = model.value("type", model.contains("merges") ? "BPE" : "");
-  if (type != "BPE") {
-    throw Error(ErrorCode::Unsupported,
-                "'" + where + "' uses a tokenizer model of type \"" + type + "\"; only BPE can be read.");
-  }
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (model.contains(key) && model[key].is_string() && !model[key].get<std::string>().empty()) {
-      throw Error(ErrorCode::Unsupported, "'" + where + "' uses the BPE option \"" + key + "\", which cannot be read.");
-    }
-  }
+  const auto affix = [&](const char* key) {
+    return model.contains(key) && model[key].is_string() ? model[key].get<std::string>() : std::string();
+  };
+  subword_prefix_ = affix("continuing_subword_prefix");
+  word_suffix_ = affix("end_of_word_suffix");
   if (model.contains("dropout") && model["dropout"].is_number() && model["dropout"].get<double>() != 0.0) {
     throw Error(ErrorCode::Unsupported, "'" + where + "' uses BPE dropout, which makes ids random; set it to null.");
   }
@@ -50,12 +32,24 @@ BpeModel::BpeModel(const nlohmann::json& model, const std::string& where) {
   byte_fallback_ = flag("byte_fallback");
   fuse_unk_ = flag("fuse_unk");
   ignore_merges_ = flag("ignore_merges");
-
-  if (!model.contains("vocab") || !model["vocab"].is_object() || model["vocab"].empty()) {
+  if (!model.contains("vocab") || !model["vocab"].is_object() || model["vocab"].empty())
     bad(where, "has no \"vocab\" in its model: expected an object of token to id.");
+  read_vocabulary(model["vocab"], where);
+  if (model.contains("unk_token") && model["unk_token"].is_string()) {
+    const auto token = model["unk_token"].get<std::string>();
+    const auto id = id_of(token);
+    if (!id) bad(where, "names \"" + token + "\" as its unknown token, which is not in its vocabulary.");
+    unk_id_ = *id;
   }
+  if (byte_fallback_) find_byte_tokens(where);
+  if (!model.contains("merges") || !model["merges"].is_array()) bad(where, "has no \"merges\" list in its model.");
+  read_merges(model["merges"], where);
+}
+
+void BpeModel::read_vocabulary(const nlohmann::json& vocabulary, const std::string& where) {
   std::unordered_map<std::int32_t, const std::string*> seen;
-  for (const auto& [token, id] : model["vocab"].items()) {
+  vocabulary_.reserve(vocabulary.size());
+  for (const auto& [token, id] : vocabulary.items()) {
     if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() >= kMaxVocabulary) {
       bad(where, "gives token \"" + token + "\" the id " + id.dump() + "; expected a number from 0 to " +
                      std::to_string(kMaxVocabulary - 1) + ".");
@@ -67,25 +61,6 @@ BpeModel::BpeModel(const nlohmann::json& model, const std::string& where) {
       bad(where,
           "gives the id " + std::to_string(value) + " to both \"" + *other->second + "\" and \"" + token + "\".");
   }
-  if (model.contains("unk_token") && model["unk_token"].is_string()) {
-    const auto token = model["unk_token"].get<std::string>();
-    const auto it = vocabulary_.find(token);
-    if (it == vocabulary_.end())
-      bad(where, "names \"" + token + "\" as its unknown token, which is not in its vocabulary.");
-    unk_id_ = it->second;
-  }
-  if (byte_fallback_) {
-    for (int byte = 0; byte < 256; ++byte) {
-      char name[8];
-      std::snprintf(name, sizeof name, "<0x%02X>", byte);
-      const auto it = vocabulary_.find(name);
-      if (it == vocabulary_.end())
-        bad(where, std::string("asks for byte fallback, but its vocabulary lacks the token \"") + name + "\".");
-      byte_ids_.push_back(it->second);
-    }
-  }
-  if (!model.contains("merges") || !model["merges"].is_array()) bad(where, "has no \"merges\" list in its model.");
-  read_merges(model["merges"], where);
 }
 
 void BpeModel::read_merges(const nlohmann::json& merges, const std::string& where) {
@@ -103,23 +78,23 @@ void BpeModel::read_merges(const nlohmann::json& merges, const std::string& wher
       left = merge[0].get<std::string>();
       right = merge[1].get<std::string>();
     }
-    const std::string name = "merge " + std::to_string(rank) + " (" +
-                             merge.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + ")";
+    const auto name = [&] {
+      return "merge " + std::to_string(rank) + " (" +
+             merge.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 120) + ")";
+    };
     if (left.empty() || right.empty())
-      bad(where, "has a " + name + " that is neither \"left right\" nor [left, right].");
-    const auto a = vocabulary_.find(left), b = vocabulary_.find(right), whole = vocabulary_.find(left + right);
-    for (const auto& [it, token] : {std::pair{a, left}, std::pair{b, right}, std::pair{whole, left + right}}) {
+      bad(where, "has a " + name() + " that is neither \"left right\" nor [left, right].");
+    if (right.size() < subword_prefix_.size())
+      bad(where, "has a " + name() + " whose right side is shorter than the prefix \"" + subword_prefix_ + "\".");
+    const std::string joined = left + right.substr(subword_prefix_.size());
+    const auto a = vocabulary_.find(left), b = vocabulary_.find(right), whole = vocabulary_.find(joined);
+    for (const auto& [it, token] : {std::pair{a, left}, std::pair{b, right}, std::pair{whole, joined}}) {
       if (it == vocabulary_.end())
-        bad(where, "has a " + name + " whose token \"" + token + "\" is not in its vocabulary.");
+        bad(where, "has a " + name() + " whose token \"" + token + "\" is not in its vocabulary.");
     }
     merges_.emplace(pair_key(a->second, b->second), Target{rank, whole->second});
     ++rank;
   }
-}
-
-std::optional<std::int32_t> BpeModel::id_of(const std::string& token) const {
-  const auto it = vocabulary_.find(token);
-  return it == vocabulary_.end() ? std::nullopt : std::optional(it->second);
 }
 
 void BpeModel::encode(std::string_view word, std::vector<std::int64_t>& ids) const {
@@ -134,13 +109,16 @@ void BpeModel::encode(std::string_view word, std::vector<std::int64_t>& ids) con
   bool after_unk = false;
   for (std::size_t i = 0; i < word.size();) {
     const std::size_t length = utf8::length_of(static_cast<unsigned char>(word[i]));
-    const std::string character(word.substr(i, length));
+    const std::string_view character = word.substr(i, length);
+    std::string symbol(i == 0 ? "" : subword_prefix_);
+    symbol += character;
     i += length;
-    const auto id = id_of(character);
+    if (i >= word.size()) symbol += word_suffix_;
+    const auto id = id_of(symbol);
     if (id) {
       symbols.push_back(*id);
     } else if (!byte_ids_.empty()) {
-      for (const char byte : character) symbols.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+      for (const char byte : symbol) symbols.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
     } else if (unk_id_ >= 0 && !(fuse_unk_ && after_unk)) {
       symbols.push_back(static_cast<std::int32_t>(unk_id_));
     }

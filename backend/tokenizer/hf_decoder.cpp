@@ -1,8 +1,8 @@
 #include "backend/tokenizer/hf_decoder.h"
 
-#include "backend/tokenizer/bpe_model.h"
 #include "backend/tokenizer/hf_json.h"
 #include "backend/tokenizer/hf_pre_tokenizer.h"
+#include "backend/tokenizer/token_model.h"
 #include "backend/tokenizer/utf8.h"
 
 namespace qs {
@@ -132,6 +132,21 @@ class Metaspace final : public HfDecoder {
   bool strip_first_;
 };
 
+/// Words end with a suffix, which becomes a space between them.
+class WordEnd final : public HfDecoder {
+ public:
+  WordEnd(const std::string& suffix, const std::string& where) : pattern_(Regex::escape(suffix), where) {}
+  Tokens apply(Tokens tokens) const override {
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = pattern_.replace_all(tokens[i], i + 1 < tokens.size() ? " " : "");
+    return tokens;
+  }
+  std::string inside(std::string token) const override { return pattern_.replace_all(token, " "); }
+
+ private:
+  Regex pattern_;
+};
+
 std::int64_t count_of(const nlohmann::json& json, const char* key, const std::string& where) {
   if (!json.contains(key) || !json[key].is_number_integer() || json[key].get<std::int64_t>() < 0) {
     throw Error(ErrorCode::BadFormat, "'" + where + "': \"Strip\" needs the count \"" + key + "\".");
@@ -171,7 +186,14 @@ std::shared_ptr<const HfDecoder> make_hf_decoder(const nlohmann::json& json, con
         hf::flag_of(json, "add_prefix_space", true) && json.value("prepend_scheme", "always") != "never";
     return std::make_shared<Metaspace>(replacement, strips, where);
   }
-  hf::unsupported("decoder", type, "Sequence, Replace, ByteFallback, Fuse, Strip, ByteLevel, Metaspace", where);
+  if (type == "BPEDecoder") {
+    const std::string suffix = json.contains("suffix") ? hf::text_of(json, "suffix", where) : "</w>";
+    if (suffix.empty())
+      throw Error(ErrorCode::BadFormat, "'" + where + "': the suffix of the decoder \"BPEDecoder\" is empty.");
+    return std::make_shared<WordEnd>(suffix, where);
+  }
+  hf::unsupported("decoder", type, "Sequence, Replace, ByteFallback, Fuse, Strip, ByteLevel, Metaspace, BPEDecoder",
+                  where);
 }
 
 }  // namespace qs

@@ -16,8 +16,8 @@ class HfDecoder {
   virtual std::string inside(std::string token) const { return token; }
 };
 
-/// Knows Sequence, Replace, ByteFallback, Fuse, Strip, ByteLevel, Metaspace. A further component is one more class and
-/// one line in the table. @return null when `json` is null
+/// Knows Sequence, Replace, ByteFallback, Fuse, Strip, ByteLevel, Metaspace, BPEDecoder. A further component is one
+/// more class and one line in the table. @return null when `json` is null
 /// @throws Error Unsupported naming the component, BadFormat
 std::shared_ptr<const HfDecoder> make_hf_decoder(const nlohmann::json& json, const std::string& where);
 

@@ -11,7 +11,8 @@ namespace qs::hf {
 inline std::string type_of(const nlohmann::json& json, const std::string& part, const std::string& where) {
   if (!json.is_object() || !json.contains("type") || !json["type"].is_string()) {
     throw Error(ErrorCode::BadFormat,
-                "'" + where + "' has a " + part + " without a \"type\": " + json.dump().substr(0, 80) + ".");
+                "'" + where + "' has a " + part + " without a \"type\": " +
+                    json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80) + ".");
   }
   return json["type"].get<std::string>();
 }

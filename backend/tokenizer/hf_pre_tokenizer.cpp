@@ -1,8 +1,10 @@
 #include "backend/tokenizer/hf_pre_tokenizer.h"
 
+#include <functional>
 #include <unordered_map>
 
 #include "backend/tokenizer/hf_json.h"
+#include "backend/tokenizer/unicode.h"
 #include "backend/tokenizer/utf8.h"
 
 namespace qs {
@@ -30,15 +32,54 @@ class Sequence final : public HfPreTokenizer {
 /// What becomes of the text that the pattern of a Split matches.
 enum class Behavior { Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous };
 
+struct Piece {
+  std::size_t begin, end;
+  bool match;
+};
+
+/// Puts the pieces of a word together as a behaviour asks.
+void join(const std::string& word, const std::vector<Piece>& pieces, Behavior behavior,
+          std::vector<std::string>& words) {
+  std::string pending;
+  bool pending_match = false;
+  const auto flush = [&] {
+    if (!pending.empty()) words.push_back(std::move(pending));
+    pending.clear();
+  };
+  for (const Piece& piece : pieces) {
+    const std::string text = word.substr(piece.begin, piece.end - piece.begin);
+    switch (behavior) {
+      case Behavior::Removed:
+        if (!piece.match) words.push_back(text);
+        break;
+      case Behavior::Isolated:
+        words.push_back(text);
+        break;
+      case Behavior::MergedWithPrevious:
+        if (!piece.match || pending_match) flush();
+        pending += text;
+        pending_match = piece.match;
+        break;
+      case Behavior::MergedWithNext:
+        if (piece.match || !pending_match) flush();
+        pending += text;
+        pending_match = piece.match;
+        break;
+      case Behavior::Contiguous:
+        if (piece.match != pending_match) flush();
+        pending += text;
+        pending_match = piece.match;
+        break;
+    }
+  }
+  flush();
+}
+
 class Split final : public HfPreTokenizer {
  public:
   Split(Regex pattern, Behavior behavior, bool invert)
       : pattern_(std::move(pattern)), behavior_(behavior), invert_(invert) {}
   void apply(const std::string& word, bool, std::vector<std::string>& words) const override {
-    struct Piece {
-      std::size_t begin, end;
-      bool match;
-    };
     std::vector<Piece> pieces;
     std::size_t done = 0;
     pattern_.for_each(word, [&](std::size_t begin, std::size_t end) {
@@ -47,45 +88,58 @@ class Split final : public HfPreTokenizer {
       done = end;
     });
     if (done < word.size()) pieces.push_back({done, word.size(), invert_});
-    std::string pending;
-    bool pending_match = false;
-    const auto flush = [&] {
-      if (!pending.empty()) words.push_back(std::move(pending));
-      pending.clear();
-    };
-    for (const Piece& piece : pieces) {
-      const std::string text = word.substr(piece.begin, piece.end - piece.begin);
-      switch (behavior_) {
-        case Behavior::Removed:
-          if (!piece.match) words.push_back(text);
-          break;
-        case Behavior::Isolated:
-          words.push_back(text);
-          break;
-        case Behavior::MergedWithPrevious:
-          if (!piece.match || pending_match) flush();
-          pending += text;
-          pending_match = piece.match;
-          break;
-        case Behavior::MergedWithNext:
-          if (piece.match || !pending_match) flush();
-          pending += text;
-          pending_match = piece.match;
-          break;
-        case Behavior::Contiguous:
-          if (piece.match != pending_match) flush();
-          pending += text;
-          pending_match = piece.match;
-          break;
-      }
-    }
-    flush();
+    join(word, pieces, behavior_, words);
   }
 
  private:
   Regex pattern_;
   Behavior behavior_;
   bool invert_;
+};
+
+/// Cuts at each character of a kind.
+class CharacterSplit final : public HfPreTokenizer {
+ public:
+  CharacterSplit(std::function<bool(char32_t)> matches, Behavior behavior)
+      : matches_(std::move(matches)), behavior_(behavior) {}
+  void apply(const std::string& word, bool, std::vector<std::string>& words) const override {
+    std::vector<Piece> pieces;
+    for (std::size_t at = 0; at < word.size();) {
+      const std::size_t length = utf8::length_of(static_cast<unsigned char>(word[at]));
+      const bool match = matches_(utf8::to_code_points(std::string_view(word).substr(at, length)).front());
+      if (match || pieces.empty() || pieces.back().match) {
+        pieces.push_back({at, at + length, match});
+      } else {
+        pieces.back().end = at + length;
+      }
+      at += length;
+    }
+    join(word, pieces, behavior_, words);
+  }
+
+ private:
+  std::function<bool(char32_t)> matches_;
+  Behavior behavior_;
+};
+
+/// Runs of word characters, runs of what is neither word nor space; spaces go.
+class Whitespace final : public HfPreTokenizer {
+ public:
+  void apply(const std::string& word, bool, std::vector<std::string>& words) const override {
+    enum class Kind { Space, Word, Other };
+    Kind last = Kind::Space;
+    for (std::size_t at = 0; at < word.size();) {
+      const std::size_t length = utf8::length_of(static_cast<unsigned char>(word[at]));
+      const char32_t c = utf8::to_code_points(std::string_view(word).substr(at, length)).front();
+      const Kind kind = unicode::is_space(c) ? Kind::Space : unicode::is_word(c) ? Kind::Word : Kind::Other;
+      if (kind != Kind::Space) {
+        if (kind != last) words.emplace_back();
+        words.back().append(word, at, length);
+      }
+      last = kind;
+      at += length;
+    }
+  }
 };
 
 class ByteLevel final : public HfPreTokenizer {
@@ -95,24 +149,19 @@ class ByteLevel final : public HfPreTokenizer {
   void apply(const std::string& word, bool, std::vector<std::string>& words) const override {
     const std::string text = add_prefix_space_ && !word.empty() && word[0] != ' ' ? " " + word : word;
     if (!use_regex_) {
-      words.push_back(mapped(text));
+      words.push_back(byte_level_encode(text));
       return;
     }
     std::size_t done = 0;
     pattern_.for_each(text, [&](std::size_t begin, std::size_t end) {
-      if (begin > done) words.push_back(mapped(std::string_view(text).substr(done, begin - done)));
-      words.push_back(mapped(std::string_view(text).substr(begin, end - begin)));
+      if (begin > done) words.push_back(byte_level_encode(std::string_view(text).substr(done, begin - done)));
+      words.push_back(byte_level_encode(std::string_view(text).substr(begin, end - begin)));
       done = end;
     });
-    if (done < text.size()) words.push_back(mapped(std::string_view(text).substr(done)));
+    if (done < text.size()) words.push_back(byte_level_encode(std::string_view(text).substr(done)));
   }
 
  private:
-  static std::string mapped(std::string_view bytes) {
-    std::string result;
-    for (const char byte : bytes) result += byte_level_characters()[static_cast<unsigned char>(byte)];
-    return result;
-  }
   bool add_prefix_space_, use_regex_;
   Regex pattern_;
 };
@@ -152,7 +201,7 @@ class Metaspace final : public HfPreTokenizer {
   bool split_;
 };
 
-std::shared_ptr<const HfPreTokenizer> make_split(const nlohmann::json& json, const std::string& where) {
+Behavior behavior_of(const nlohmann::json& json, const std::string& where) {
   static const std::unordered_map<std::string, Behavior> kBehaviors = {
       {"Isolated", Behavior::Isolated},
       {"Removed", Behavior::Removed},
@@ -163,7 +212,14 @@ std::shared_ptr<const HfPreTokenizer> make_split(const nlohmann::json& json, con
   const auto it = kBehaviors.find(name);
   if (it == kBehaviors.end())
     hf::unsupported("Split behavior", name, "Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous", where);
-  return std::make_shared<Split>(hf::pattern_of(json, where), it->second, hf::flag_of(json, "invert", false));
+  return it->second;
+}
+
+std::shared_ptr<const HfPreTokenizer> make_delimiter(const nlohmann::json& json, const std::string& where) {
+  const std::vector<char32_t> delimiter = utf8::to_code_points(hf::text_of(json, "delimiter", where));
+  if (delimiter.size() != 1)
+    throw Error(ErrorCode::BadFormat, "'" + where + "': the delimiter of \"CharDelimiterSplit\" is not one character.");
+  return std::make_shared<CharacterSplit>([c = delimiter[0]](char32_t other) { return other == c; }, Behavior::Removed);
 }
 
 std::shared_ptr<const HfPreTokenizer> make_metaspace(const nlohmann::json& json, const std::string& where) {
@@ -197,6 +253,12 @@ const std::vector<std::string>& byte_level_characters() {
   return characters;
 }
 
+std::string byte_level_encode(std::string_view bytes) {
+  std::string result;
+  for (const char byte : bytes) result += byte_level_characters()[static_cast<unsigned char>(byte)];
+  return result;
+}
+
 std::string byte_level_decode(std::string_view token) {
   static const auto bytes = [] {
     std::unordered_map<std::string_view, char> map;
@@ -206,13 +268,9 @@ std::string byte_level_decode(std::string_view token) {
   std::string result;
   for (std::size_t i = 0; i < token.size();) {
     const std::size_t length = utf8::length_of(static_cast<unsigned char>(token[i]));
-    const std::string_view character = token.substr(i, length);
-    const auto it = bytes.find(character);
-    if (it != bytes.end()) {
-      result.push_back(it->second);
-    } else {
-      result.append(character);
-    }
+    const auto it = bytes.find(token.substr(i, length));
+    if (it == bytes.end()) return std::string(token);
+    result.push_back(it->second);
     i += length;
   }
   return result;
@@ -236,9 +294,21 @@ std::shared_ptr<const HfPreTokenizer> make_hf_pre_tokenizer(const nlohmann::json
     const bool each = hf::flag_of(json, "individual_digits", false);
     return std::make_shared<Split>(Regex(each ? "\\p{N}" : "\\p{N}+", where), Behavior::Isolated, false);
   }
-  if (type == "Split") return make_split(json, where);
+  if (type == "Split")
+    return std::make_shared<Split>(hf::pattern_of(json, where), behavior_of(json, where),
+                                   hf::flag_of(json, "invert", false));
+  if (type == "Punctuation") {
+    const Behavior behavior = json.contains("behavior") ? behavior_of(json, where) : Behavior::Isolated;
+    return std::make_shared<CharacterSplit>(&unicode::is_punctuation, behavior);
+  }
+  if (type == "WhitespaceSplit") return std::make_shared<CharacterSplit>(&unicode::is_space, Behavior::Removed);
+  if (type == "Whitespace") return std::make_shared<Whitespace>();
+  if (type == "CharDelimiterSplit") return make_delimiter(json, where);
   if (type == "Metaspace") return make_metaspace(json, where);
-  hf::unsupported("pre-tokenizer", type, "Sequence, ByteLevel, Digits, Split, Metaspace", where);
+  hf::unsupported("pre-tokenizer", type,
+                  "Sequence, ByteLevel, Digits, Split, Metaspace, Punctuation, Whitespace, WhitespaceSplit, "
+                  "CharDelimiterSplit",
+                  where);
 }
 
 }  // namespace qs

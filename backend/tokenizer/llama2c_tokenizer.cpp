@@ -8,7 +8,7 @@
 
 #include "backend/formats/mapped_file.h"
 #include "backend/tokenizer/bpe_merge.h"
-#include "backend/tokenizer/bpe_model.h"
+#include "backend/tokenizer/token_model.h"
 #include "backend/tokenizer/utf8.h"
 #include "backend/types/error.h"
 
@@ -19,9 +19,8 @@ constexpr std::int64_t kUnk = 0, kBos = 1, kEos = 2, kFirstByte = 3, kFirstPiece
 
 class Llama2cTokenizer final : public Tokenizer {
  public:
-  explicit Llama2cTokenizer(const std::filesystem::path& path) {
-    const std::string bytes = read_text_file(path);
-    const std::string where = std::string("'").append(path.string()).append("'");
+  Llama2cTokenizer(std::string_view bytes, const std::string& path) {
+    const std::string where = std::string("'").append(path).append("'");
     const auto bad = [&](const std::string& what) -> Error {
       return Error(ErrorCode::BadFormat, where + " is not a llama2.c tokenizer: " + what);
     };
@@ -50,7 +49,7 @@ class Llama2cTokenizer final : public Tokenizer {
         throw bad(token + " ends at byte " + std::to_string(at + static_cast<std::size_t>(length)) + ", the file has " +
                   std::to_string(bytes.size()) + ".");
       }
-      tokens_.push_back(bytes.substr(at, static_cast<std::size_t>(length)));
+      tokens_.emplace_back(bytes.substr(at, static_cast<std::size_t>(length)));
       scores_.push_back(score);
       at += static_cast<std::size_t>(length);
     }
@@ -63,6 +62,7 @@ class Llama2cTokenizer final : public Tokenizer {
                   token(kFirstByte + byte) + "\".");
     }
     for (std::int64_t id = kFirstPiece; id < vocab_size(); ++id) ids_.emplace(token(id), static_cast<std::int32_t>(id));
+    set_special_tokens({{"<s>", kBos}, {"</s>", kEos}});
   }
 
   std::string kind() const override { return "llama2.c BPE"; }
@@ -71,11 +71,8 @@ class Llama2cTokenizer final : public Tokenizer {
   std::int64_t eos_id() const override { return kEos; }
   bool adds_bos() const override { return true; }
 
-  std::vector<std::int64_t> encode(std::string_view text) const override {
-    if (const auto at = utf8::first_invalid(text); at != std::string_view::npos) {
-      throw Error(ErrorCode::InvalidArgument, "The text is not UTF-8: byte " + std::to_string(at) +
-                                                  " does not belong to a character. Convert the text to UTF-8.");
-    }
+  std::vector<std::int64_t> encode(std::string_view text, const EncodeOptions&) const override {
+    check_text(text);
     if (text.empty()) return {};
     std::vector<std::int32_t> symbols;
     const auto put = [&](std::string_view character) {
@@ -121,15 +118,15 @@ class Llama2cTokenizer final : public Tokenizer {
     return utf8::replace_invalid(token(id));
   }
 
- private:
-  const std::string& token(std::int64_t id) const { return tokens_[static_cast<std::size_t>(id)]; }
-  void check_id(std::int64_t id) const {
-    if (id < 0 || id >= vocab_size()) {
-      throw Error(ErrorCode::InvalidArgument, "Token id " + std::to_string(id) + " is outside the vocabulary of " +
-                                                  std::to_string(vocab_size()) + " tokens.");
-    }
+  TokenKind token_kind(std::int64_t id) const override {
+    check_id(id);
+    if (id == kUnk) return TokenKind::Unknown;
+    if (id == kBos || id == kEos) return TokenKind::Special;
+    return id < kFirstPiece ? TokenKind::Byte : TokenKind::Normal;
   }
 
+ private:
+  const std::string& token(std::int64_t id) const { return tokens_[static_cast<std::size_t>(id)]; }
   std::vector<std::string> tokens_;
   std::vector<float> scores_;
   std::unordered_map<std::string, std::int32_t> ids_;
@@ -137,8 +134,12 @@ class Llama2cTokenizer final : public Tokenizer {
 
 }  // namespace
 
+std::shared_ptr<const Tokenizer> make_llama2c_tokenizer(std::string_view bytes, const std::string& where) {
+  return std::make_shared<Llama2cTokenizer>(bytes, where);
+}
+
 std::shared_ptr<const Tokenizer> load_llama2c_tokenizer(const std::filesystem::path& tokenizer_bin) {
-  return std::make_shared<Llama2cTokenizer>(tokenizer_bin);
+  return make_llama2c_tokenizer(read_text_file(tokenizer_bin), tokenizer_bin.string());
 }
 
 }  // namespace qs

@@ -10,8 +10,6 @@
 namespace qs {
 namespace {
 
-constexpr std::uint64_t kModelTypeBpe = 2;
-
 /// Reads the fields of one protobuf message in order.
 class Message {
  public:
@@ -100,10 +98,6 @@ SentencePieceModel::Piece read_piece(std::string_view bytes, std::size_t id, con
     throw Error(ErrorCode::BadFormat, "'" + where + "': piece " + std::to_string(id) +
                                           " is empty, no UTF-8, or has no usable score. Fetch the file again.");
   }
-  if (piece.type == SentencePieceModel::Type::Unused) {
-    throw Error(ErrorCode::Unsupported,
-                "'" + where + "' marks piece " + std::to_string(id) + " as unused, which cannot be read.");
-  }
   return piece;
 }
 
@@ -111,32 +105,23 @@ void read_trainer(std::string_view bytes, const std::string& where, SentencePiec
   std::uint64_t type = 1;
   for (Message m(bytes, where); m.next();) {
     if (m.field == 3) type = m.number;
-    if (m.field == 24 && m.number) {
-      throw Error(
-          ErrorCode::Unsupported,
-          "'" + where + "' puts spaces at the end of words (treat_whitespace_as_suffix), which cannot be read.");
-    }
+    if (m.field == 24) model.whitespace_as_suffix = m.number != 0;
     if (m.field == 35) model.byte_fallback = m.number != 0;
     if (m.field == 46) model.bos_piece = m.data;
     if (m.field == 47) model.eos_piece = m.data;
   }
-  if (type != kModelTypeBpe) {
-    const char* names[] = {"", "unigram", "bpe", "word", "char"};
+  if (type != 1 && type != 2) {
+    const char* names[] = {"", "", "", "word", "char"};
     throw Error(ErrorCode::Unsupported, "'" + where + "' is a SentencePiece model of type " +
                                             (type < 5 ? names[type] : std::to_string(type)) +
-                                            "; only bpe can be read. A tokenizer.json of the model may be readable.");
+                                            "; unigram and bpe can be read.");
   }
+  model.algorithm = static_cast<SentencePieceModel::Algorithm>(type);
 }
 
 void read_normalizer(std::string_view bytes, const std::string& where, SentencePieceModel& model) {
-  std::string name;
   for (Message m(bytes, where); m.next();) {
-    if (m.field == 1) name = m.data;
-    if (m.field == 2 && !m.data.empty()) {
-      throw Error(ErrorCode::Unsupported, "'" + where + "' normalizes texts by the table \"" + name +
-                                              "\", which cannot be read; only identity can. " +
-                                              "A tokenizer.json of the model may be readable.");
-    }
+    if (m.field == 2) model.charsmap = m.data;
     if (m.field == 3) model.add_dummy_prefix = m.number != 0;
     if (m.field == 4) model.remove_extra_whitespaces = m.number != 0;
     if (m.field == 5) model.escape_whitespaces = m.number != 0;
@@ -163,6 +148,10 @@ SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::
   }
   std::set<std::string_view> seen;
   for (const auto& piece : model.pieces) {
+    if (piece.type == SentencePieceModel::Type::Unused && model.algorithm == SentencePieceModel::Algorithm::Bpe) {
+      throw Error(ErrorCode::Unsupported,
+                  "'" + where + "' marks the piece \"" + piece.text + "\" as unused, which is read for unigram only.");
+    }
     if (!seen.insert(piece.text).second)
       throw Error(ErrorCode::BadFormat, "'" + where + "' holds the piece \"" + piece.text + "\" twice.");
   }

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <fstream>
 
+#include "backend/tokenizer/gguf_tokenizer.h"
+#include "backend/tokenizer/gpt2_tokenizer.h"
 #include "backend/tokenizer/hf_tokenizer.h"
 #include "backend/tokenizer/llama2c_tokenizer.h"
 #include "backend/tokenizer/sentencepiece_tokenizer.h"
@@ -64,9 +66,51 @@ std::shared_ptr<const Tokenizer> beside_llama2c(const fs::path& model) {
 
 }  // namespace
 
+std::vector<std::int64_t> Tokenizer::prefix_ids() const {
+  if (!adds_bos() || bos_id() < 0) return {};
+  return {bos_id()};
+}
+
+bool looks_like_markup(std::string_view token) {
+  return token.size() > 2 &&
+         ((token.front() == '<' && token.back() == '>') || (token.front() == '[' && token.back() == ']'));
+}
+
+void Tokenizer::set_special_tokens(std::vector<SpecialToken> tokens) {
+  special_tokens_ = std::move(tokens);
+  std::vector<std::pair<std::string, std::int32_t>> names;
+  for (std::size_t i = 0; i < special_tokens_.size(); ++i)
+    names.emplace_back(special_tokens_[i].name, static_cast<std::int32_t>(i));
+  special_names_ = PieceTable(std::move(names));
+}
+
+std::vector<SpecialMatch> Tokenizer::find_special(std::string_view text) const {
+  std::vector<SpecialMatch> matches;
+  for (std::size_t at = 0; at < text.size() && !special_names_.empty();) {
+    const auto [length, place] = special_names_.longest_prefix(text.substr(at));
+    if (place >= 0) matches.push_back({at, &special_tokens_[static_cast<std::size_t>(place)]});
+    at += std::max<std::size_t>(length, 1);
+  }
+  return matches;
+}
+
+void Tokenizer::check_text(std::string_view text) {
+  const auto at = utf8::first_invalid(text);
+  if (at == std::string_view::npos) return;
+  throw Error(ErrorCode::InvalidArgument, "The text is not UTF-8: byte " + std::to_string(at) +
+                                              " does not belong to a character. Convert the text to UTF-8.");
+}
+
+void Tokenizer::check_id(std::int64_t id) const {
+  if (id >= 0 && id < vocab_size()) return;
+  throw Error(ErrorCode::InvalidArgument, "Token id " + std::to_string(id) + " is outside the vocabulary of " +
+                                              std::to_string(vocab_size()) + " tokens.");
+}
+
 std::vector<std::int64_t> encode_with_bos(const Tokenizer& tokenizer, std::string_view text) {
-  std::vector<std::int64_t> ids = tokenizer.encode(text);
-  if (tokenizer.adds_bos() && tokenizer.bos_id() >= 0) ids.insert(ids.begin(), tokenizer.bos_id());
+  std::vector<std::int64_t> ids = tokenizer.prefix_ids();
+  const std::vector<std::int64_t> rest = tokenizer.encode(text);
+  ids.insert(ids.end(), rest.begin(), rest.end());
   return ids;
 }
 
@@ -107,23 +151,28 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& folder_or_file) 
     if (fs::exists(folder_or_file / "tokenizer.json")) return load_hf_tokenizer(folder_or_file / "tokenizer.json");
     if (fs::exists(folder_or_file / "tokenizer.model"))
       return load_sentencepiece_tokenizer(folder_or_file / "tokenizer.model");
+    if (fs::exists(folder_or_file / "vocab.json") && fs::exists(folder_or_file / "merges.txt"))
+      return load_gpt2_tokenizer(folder_or_file);
     throw Error(ErrorCode::NotFound, "There is no tokenizer in '" + folder_or_file.string() +
-                                         "': expected tokenizer.json or tokenizer.model.");
+                                         "': expected tokenizer.json, tokenizer.model, or vocab.json and merges.txt.");
   }
   if (!fs::exists(folder_or_file, failure))
     throw Error(ErrorCode::NotFound, "'" + folder_or_file.string() + "' does not exist.");
   const std::string extension = folder_or_file.extension().string();
   if (extension == ".json") {
-    if (folder_or_file.filename() == "config.json") return load_tokenizer(fs::absolute(folder_or_file).parent_path());
+    const auto name = folder_or_file.filename();
+    if (name == "config.json") return load_tokenizer(fs::absolute(folder_or_file).parent_path());
+    if (name == "vocab.json") return load_gpt2_tokenizer(fs::absolute(folder_or_file).parent_path());
     return load_hf_tokenizer(folder_or_file);
   }
+  if (extension == ".gguf") return load_gguf_tokenizer(folder_or_file);
   if (extension == ".model") return load_sentencepiece_tokenizer(folder_or_file);
   if (extension == ".bin")
     return names_tokenizer(folder_or_file) ? load_llama2c_tokenizer(folder_or_file) : beside_llama2c(folder_or_file);
   throw Error(ErrorCode::Unsupported,
               "'" + folder_or_file.string() +
                   "' is no tokenizer that can be read: expected a model folder, tokenizer.json, "
-                  "tokenizer.model, or a llama2.c .bin file.");
+                  "tokenizer.model, vocab.json, a GGUF file, or a llama2.c .bin file.");
 }
 
 }  // namespace qs

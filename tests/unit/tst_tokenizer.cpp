@@ -1,12 +1,14 @@
 #include <QFile>
+#include <QRegularExpression>
 #include <QTemporaryDir>
 #include <QtTest>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "backend/tokenizer/nfc.h"
+#include "backend/tokenizer/inspection.h"
 #include "backend/tokenizer/tokenizer.h"
+#include "backend/tokenizer/unicode.h"
 #include "backend/types/error.h"
 
 using namespace qs;
@@ -235,15 +237,111 @@ class TstTokenizer : public QObject {
   }
 
   void compositionFollowsTheStandard() {
-    QCOMPARE(normalize_nfc("e\xCC\x81"), std::string("\xC3\xA9"));                                 // e + acute
-    QCOMPARE(normalize_nfc("\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB"), std::string("\xED\x95\x9C"));  // Hangul jamo
-    QCOMPARE(normalize_nfc("\xE2\x84\xAB"), std::string("\xC3\x85"));                              // Angstrom sign
+    QCOMPARE(unicode::normalize("e\xCC\x81", unicode::Form::Nfc), std::string("\xC3\xA9"));  // e + acute
+    QCOMPARE(unicode::normalize("\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB", unicode::Form::Nfc),
+             std::string("\xED\x95\x9C"));                                                      // Hangul jamo
+    QCOMPARE(unicode::normalize("\xE2\x84\xAB", unicode::Form::Nfc), std::string("\xC3\x85"));  // Angstrom sign
     std::mt19937 random(3);
     for (int i = 0; i < 200; ++i) {
       const std::string text = random_text(random, false);
-      QCOMPARE(normalize_nfc(text),
+      QCOMPARE(unicode::normalize(text, unicode::Form::Nfc),
                QString::fromStdString(text).normalized(QString::NormalizationForm_C).toStdString());
     }
+  }
+
+  void everyKindOfDecoderStreamsWholeCharacters() {
+    const auto data = std::filesystem::path(QS_TEST_DATA) / "tokenizers";
+    std::mt19937 random(23);
+    for (const char* name :
+         {"minimind", "unigram_bytes.model", "unigram_nfkc.model", "unigram_hf_bytes.tokenizer.json",
+          "bpe_word_end.tokenizer.json", "ggml-vocab/ggml-vocab-phi-3.gguf", "ggml-vocab/ggml-vocab-gpt-2.gguf"}) {
+      const auto tokenizer = load_tokenizer(data / name);
+      std::uniform_int_distribution<std::int64_t> any(0, tokenizer->vocab_size() - 1);
+      for (int i = 0; i < 30; ++i) {
+        // Ids in any order, as a model may make them: bytes of characters that never end, or begin in their middle.
+        std::vector<std::int64_t> ids = tokenizer->encode(random_text(random, false));
+        const std::size_t cut = ids.empty() ? 0 : random() % ids.size();
+        ids.insert(ids.begin() + static_cast<std::ptrdiff_t>(cut), any(random));
+        std::string bytes, shown;
+        StreamingDecoder decoder(*tokenizer);
+        for (const std::int64_t id : ids) {
+          bytes += tokenizer->token_bytes(id);
+          const std::string piece = decoder.push(id);
+          QCOMPARE(QString::fromStdString(piece).toStdString(), piece);
+          shown += piece;
+        }
+        shown += decoder.finish();
+        // Libraries differ in how many U+FFFD a broken sequence is worth.
+        static const QRegularExpression kBroken(QStringLiteral("\\x{FFFD}+"));
+        const auto collapsed = [](QString text) { return text.replace(kBroken, QStringLiteral("?")); };
+        QCOMPARE(collapsed(QString::fromStdString(shown)),
+                 collapsed(QString::fromUtf8(bytes.data(), static_cast<qsizetype>(bytes.size()))));
+      }
+    }
+  }
+
+  void byteFallbackAndByteLevelLoseNothing() {
+    const auto data = std::filesystem::path(QS_TEST_DATA) / "tokenizers";
+    std::mt19937 random(29);
+    for (const char* name : {"minimind", "unigram_bytes.model", "ggml-vocab/ggml-vocab-llama-spm.gguf",
+                             "ggml-vocab/ggml-vocab-gpt-2.gguf"}) {
+      const auto tokenizer = load_tokenizer(data / name);
+      for (int i = 0; i < 60; ++i) {
+        const std::string text = random_text(random, false);
+        QCOMPARE(tokenizer->decode(tokenizer->encode(text)), text);
+        QCOMPARE(tokenizer->decode(tokenizer->encode(text, {.special_tokens = false})), text);
+      }
+    }
+  }
+
+  void inspectionNamesTheBytesOfEachToken() {
+    const auto data = std::filesystem::path(QS_TEST_DATA) / "tokenizers";
+    const std::string text = "Zo\xC3\xAB's \xF0\x9F\xA6\x99<|im_end|> end";
+    const auto found = inspect_text(*load_tokenizer(data / "minimind"), text);
+    QVERIFY(found.exact);
+    QCOMPARE(found.bytes, text.size());
+    QCOMPARE(found.characters, std::size_t{21});
+    std::string joined;
+    std::size_t at = 0, specials = 0, parts = 0;
+    for (const InspectedToken& token : found.tokens) {
+      QCOMPARE(token.begin, at);
+      at = token.end;
+      joined += text.substr(token.begin, token.end - token.begin);
+      specials += token.kind == TokenKind::Special;
+      parts += !token.whole_characters;
+    }
+    QCOMPARE(joined, text);
+    QCOMPARE(specials, std::size_t{1});
+    QVERIFY(parts >= 2);
+
+    const auto spm =
+        inspect_text(*load_tokenizer(data / "ggml-vocab/ggml-vocab-llama-spm.gguf"), "the \xF0\x9F\xA6\x99");
+    QVERIFY(spm.exact);
+    QCOMPARE(spm.tokens.front().begin, std::size_t{0});
+    QCOMPARE(spm.tokens.front().end, std::size_t{3});
+    QCOMPARE(static_cast<int>(spm.tokens.back().kind), static_cast<int>(TokenKind::Byte));
+
+    // A full-width letter is rewritten before it is cut, so its place is shared.
+    const auto rewritten = inspect_text(*load_tokenizer(data / "unigram_nfkc.model"), "a \xEF\xBC\xA1 b");
+    QVERIFY(!rewritten.exact);
+    QCOMPARE(rewritten.tokens.back().end, std::size_t{7});
+  }
+
+  void aFolderWithVocabAndMergesOpens() {
+    QTemporaryDir dir;
+    const auto path = std::filesystem::path(dir.path().toStdString());
+    const auto json = byte_level_json();
+    auto vocabulary = json["model"]["vocab"];
+    vocabulary["<|endoftext|>"] = vocabulary.size();
+    std::ofstream(path / "vocab.json") << vocabulary.dump();
+    std::ofstream(path / "merges.txt") << "#version: 0.2\n\u0120 t\nh e\n\u0120t he\n' s\n1 2\n";
+    const auto folder = load_tokenizer(path);
+    QTemporaryDir other;
+    const auto whole = from_json(other, json);
+    for (const std::string text : {"x the's 12", " the\n\nthe", "Zo\xC3\xAB"})
+      QCOMPARE(folder->encode(text), whole->encode(text));
+    QCOMPARE(folder->eos_id(), folder->encode("<|endoftext|>").front());
+    QCOMPARE(QString::fromStdString(folder->kind()), QStringLiteral("vocab.json BPE"));
   }
 
   void textThatIsNotUtf8IsRefused() {
