@@ -68,7 +68,7 @@ AlphaSweepResult alpha_sweep(std::shared_ptr<const Model> model, const Calibrati
   result.model = model->info().name;
   result.metric = request.model_mode ? "perplexity" : "layer_mse";
   result.layers = model->info().layers;
-  for (const SmoothingPair& pair : smoothing_pairs()) result.pairs.push_back(pair.norm);
+  for (const SmoothingPair& pair : smoothing_pairs(model->spec())) result.pairs.push_back(pair.norm);
   for (const auto& [bits_w, bits_a] : request.bits) {
     AlphaScheme scheme{scheme_label(bits_w, bits_a), bits_w, bits_a, {}};
     for (const double alpha : request.alphas) scheme.points.push_back({alpha});
@@ -147,15 +147,15 @@ std::vector<MigrationInput> migration_inputs(const Model& model, const Calibrati
     return std::vector<float>(data, data + dense.numel());
   };
   std::vector<MigrationInput> inputs;
-  for (std::size_t layer = 0; layer < model.weights().blocks.size(); ++layer) {
-    const DecoderBlock& block = model.weights().blocks[layer];
-    const auto index = static_cast<std::int64_t>(layer);
-    for (std::size_t pair = 0; pair < smoothing_pairs().size(); ++pair) {
+  const std::vector<SmoothingPair> pairs = smoothing_pairs(model.spec());
+  for (std::size_t index = 0; index < model.weights().blocks.size(); ++index) {
+    DecoderBlock block = model.weights().blocks[index];
+    const auto layer = static_cast<std::int64_t>(index);
+    for (const SmoothingPair& pair : pairs) {
       std::vector<at::Tensor> weights;
-      for (const LinearKind kind : smoothing_pairs()[pair].linears) weights.push_back(block.linear(kind).weight());
-      const LinearKind first = smoothing_pairs()[pair].linears.front();
-      const at::Tensor absmax = calibrated_absmax(calibration, index, first, block.linear(first).in_features());
-      inputs.push_back({pair_name(index, pair), values_of(absmax),
+      for (const PairReader& reader : pair_readers(block, layer, pair)) weights.push_back((*reader.op)->weight());
+      const at::Tensor absmax = calibrated_absmax(calibration, pair_input(pair, layer), weights.front().size(1));
+      inputs.push_back({pair_name(pair, layer), values_of(absmax),
                         values_of(smoothing_scales(absmax, weights, 0.5, false).weight_absmax)});
     }
   }

@@ -56,15 +56,17 @@ QuantizedTensor cached_tensor(const KvMethod& method, const at::Tensor& x, KvRol
 
 /// Attention output of queries at `positions`, f32 [heads, queries, head_dim].
 at::Tensor attention_rows(const at::Tensor& query, const at::Tensor& positions, const at::Tensor& key,
-                          const at::Tensor& value) {
+                          const at::Tensor& value, const AttentionRules& rules) {
   const std::int64_t heads = query.size(0), rows = query.size(1), head_dim = query.size(2), kv_heads = key.size(0),
                      tokens = key.size(1);
   const at::Tensor part = query.reshape({kv_heads, heads / kv_heads * rows, head_dim});
-  at::Tensor scores = at::bmm(part, key.transpose(1, 2))
-                          .mul_(1.0 / std::sqrt(static_cast<double>(head_dim)))
-                          .view({heads, rows, tokens});
-  const at::Tensor future = at::arange(tokens, at::kLong).unsqueeze(0) > positions.unsqueeze(1);
-  scores.masked_fill_(future, -std::numeric_limits<double>::infinity());
+  const double scale = rules.score_scale > 0.0 ? rules.score_scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
+  at::Tensor scores = at::bmm(part, key.transpose(1, 2)).mul_(scale).view({heads, rows, tokens});
+  if (rules.score_softcap > 0.0) scores.div_(rules.score_softcap).tanh_().mul_(rules.score_softcap);
+  const at::Tensor distance = positions.unsqueeze(1) - at::arange(tokens, at::kLong).unsqueeze(0);
+  at::Tensor hidden = distance < 0;
+  if (rules.sliding_window > 0) hidden = at::logical_or(hidden, distance >= rules.sliding_window);
+  scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
   return at::bmm(at::softmax(scores, -1).view({kv_heads, -1, tokens}), value).view({heads, rows, head_dim});
 }
 
@@ -74,7 +76,8 @@ struct FunctionalErrors {
 
 /// Relative errors of the attention output when only the keys, and only the values, are replaced.
 FunctionalErrors functional_errors(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                                   const at::Tensor& key_seen, const at::Tensor& value_seen, const JobContext& job) {
+                                   const at::Tensor& key_seen, const at::Tensor& value_seen,
+                                   const AttentionRules& rules, const JobContext& job) {
   const std::int64_t tokens = query.size(1), stride = std::max<std::int64_t>(1, (tokens + kQueries - 1) / kQueries);
   double signal = 0.0, key_noise = 0.0, value_noise = 0.0;
   const at::Tensor chosen = at::arange(tokens - 1, -1, -stride, at::kLong).flip(0).contiguous();
@@ -82,9 +85,9 @@ FunctionalErrors functional_errors(const at::Tensor& query, const at::Tensor& ke
     job.checkpoint(begin, chosen.numel(), "Comparing attention");
     const at::Tensor positions = chosen.narrow(0, begin, std::min(kQueryStep, chosen.numel() - begin));
     const at::Tensor rows = query.index_select(1, positions);
-    const at::Tensor reference = attention_rows(rows, positions, key, value);
+    const at::Tensor reference = attention_rows(rows, positions, key, value, rules);
     const auto noise = [&](const at::Tensor& k, const at::Tensor& v) {
-      return (attention_rows(rows, positions, k, v) - reference).square().sum().item<double>();
+      return (attention_rows(rows, positions, k, v, rules) - reference).square().sum().item<double>();
     };
     signal += reference.square().sum().item<double>();
     key_noise += noise(key_seen, value);
@@ -117,8 +120,14 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
   return translate_torch_errors("Applying " + setup.method + " to layer " + std::to_string(layer), [&] {
     const c10::NoGradGuard no_grad;
     const auto method = make_kv_method(setup);
-    const CacheShape shape{
-        .heads = info.heads, .kv_heads = info.kv_heads, .head_dim = info.head_dim, .rope = info.rope};
+    const AttentionRules rules = info.rules_of(layer);
+    const CacheShape shape{.heads = info.heads,
+                           .kv_heads = info.kv_heads,
+                           .head_dim = info.head_dim,
+                           .rope = info.rope_of(layer),
+                           .score_scale = rules.score_scale,
+                           .score_softcap = rules.score_softcap,
+                           .sliding_window = rules.sliding_window};
     method->check_fits(shape);
     const bool pre_rope = method->key_domain() == KeyDomain::PreRope;
     const std::string key_tap = pre_rope ? "key_pre_rope" : "key";
@@ -137,7 +146,7 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
       const TensorView query_view = capture.read_layer(layer, "query");
       const FunctionalErrors errors =
           functional_errors(as_tensor(query_view), rotated(key), value, rotated(key_seen.values.to(at::kFloat)),
-                            value_seen.values.to(at::kFloat), job.part(0.5, 1.0));
+                            value_seen.values.to(at::kFloat), rules, job.part(0.5, 1.0));
       result.key.report.functional_error = errors.key;
       result.value.report.functional_error = errors.value;
       result.key.report.functional_metric = "relative error of softmax(QK')V";

@@ -17,7 +17,15 @@ class MaximumSink final : public TapSink {
   explicit MaximumSink(Calibration& calibration) : calibration_(&calibration) {}
 
   void on_linear_input(std::int64_t layer, LinearKind kind, const at::Tensor& x) override {
-    const std::string name = linear_name(layer, kind);
+    see(linear_name(layer, kind), x);
+  }
+  void on_router_input(std::int64_t layer, const at::Tensor& x) override { see(router_name(layer), x); }
+  void on_expert_input(std::int64_t layer, std::int64_t expert, LinearKind kind, const at::Tensor& x) override {
+    see(linear_name(layer, kind, expert), x);
+  }
+
+ private:
+  void see(const std::string& name, const at::Tensor& x) {
     const at::Tensor maximum = at::amax(x.to(at::kFloat).abs(), {0});
     if (!at::isfinite(maximum).all().item<bool>()) {
       throw Error(ErrorCode::InvalidArgument,
@@ -27,7 +35,6 @@ class MaximumSink final : public TapSink {
     kept = kept.defined() ? at::maximum(kept, maximum) : maximum.clone();
   }
 
- private:
   Calibration* calibration_;
 };
 

@@ -16,16 +16,23 @@ constexpr std::int64_t kTokens = 512;
 
 class PairInputSink final : public TapSink {
  public:
-  explicit PairInputSink(std::vector<at::Tensor>& inputs) : inputs_(&inputs) {}
+  PairInputSink(std::vector<SmoothingPair> pairs, std::vector<at::Tensor>& inputs)
+      : pairs_(std::move(pairs)), inputs_(&inputs) {}
   void on_linear_input(std::int64_t layer, LinearKind kind, const at::Tensor& x) override {
-    const std::vector<SmoothingPair>& pairs = smoothing_pairs();
-    for (std::size_t pair = 0; pair < pairs.size(); ++pair) {
-      if (kind == pairs[pair].linears.front())
-        (*inputs_)[static_cast<std::size_t>(layer) * pairs.size() + pair] = x.to(at::kFloat).clone();
-    }
+    for (std::size_t pair = 0; pair < pairs_.size(); ++pair)
+      if (!pairs_[pair].routed && kind == pairs_[pair].linears.front()) keep(layer, pair, x);
+  }
+  void on_router_input(std::int64_t layer, const at::Tensor& x) override {
+    for (std::size_t pair = 0; pair < pairs_.size(); ++pair)
+      if (pairs_[pair].routed) keep(layer, pair, x);
   }
 
  private:
+  void keep(std::int64_t layer, std::size_t pair, const at::Tensor& x) {
+    (*inputs_)[static_cast<std::size_t>(layer) * pairs_.size() + pair] = x.to(at::kFloat).clone();
+  }
+
+  std::vector<SmoothingPair> pairs_;
   std::vector<at::Tensor>* inputs_;
 };
 
@@ -35,8 +42,9 @@ std::vector<at::Tensor> pair_inputs(const Model& model, const std::vector<std::i
   const c10::NoGradGuard no_grad;
   const auto tokens = std::min({static_cast<std::int64_t>(ids.size()), kTokens, model.info().max_context});
   const std::vector<std::int64_t> part(ids.begin(), ids.begin() + tokens);
-  std::vector<at::Tensor> inputs(model.weights().blocks.size() * smoothing_pairs().size());
-  PairInputSink sink(inputs);
+  const std::vector<SmoothingPair> pairs = smoothing_pairs(model.spec());
+  std::vector<at::Tensor> inputs(model.weights().blocks.size() * pairs.size());
+  PairInputSink sink(pairs, inputs);
   FullPrecisionWindow attention;
   forward(model.spec(), model.weights(), RaggedBatch::single(part), attention, LogitRows::None, &sink, job);
   return inputs;
@@ -47,26 +55,28 @@ std::vector<double> pair_output_errors(const Model& model, const Calibration& ca
   const c10::NoGradGuard no_grad;
   const SmoothQuant method(smoothquant.params);
   const auto layers = static_cast<std::int64_t>(model.weights().blocks.size());
-  const std::vector<SmoothingPair>& pairs = smoothing_pairs();
+  const std::vector<SmoothingPair> pairs = smoothing_pairs(model.spec());
   std::vector<double> errors;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     job.checkpoint(layer, layers, "Comparing layer outputs");
-    const DecoderBlock& block = model.weights().blocks[static_cast<std::size_t>(layer)];
+    DecoderBlock block = model.weights().blocks[static_cast<std::size_t>(layer)];
     for (std::size_t pair = 0; pair < pairs.size(); ++pair) {
       const at::Tensor& x = inputs[static_cast<std::size_t>(layer) * pairs.size() + pair];
+      const std::vector<PairReader> readers = pair_readers(block, layer, pairs[pair]);
       std::vector<at::Tensor> weights;
-      for (const LinearKind kind : pairs[pair].linears) weights.push_back(block.linear(kind).weight());
-      const at::Tensor absmax = calibrated_absmax(calibration, layer, pairs[pair].linears.front(), x.size(1));
+      for (const PairReader& reader : readers) weights.push_back((*reader.op)->weight());
+      const at::Tensor absmax = calibrated_absmax(calibration, pair_input(pairs[pair], layer), x.size(1));
       const at::Tensor scale =
           smoothing_scales(absmax, weights, method.smoothing().alpha, method.smoothing().compat_reference).scale;
       ActivationQuantization activations = method.activations();
       const at::Tensor seen = fake_quantize(x / scale, activations);
       double squares = 0.0, elements = 0.0;
       for (std::size_t i = 0; i < weights.size(); ++i) {
-        const std::string name = linear_name(layer, pairs[pair].linears[i]);
+        if (!readers[i].quantized) continue;
         const at::Tensor smoothed = weights[i] * scale;
-        const at::Tensor kept =
-            method.quantizer().off() ? smoothed : quantize_weight_codes(smoothed, method.quantizer(), name).values;
+        const at::Tensor kept = method.quantizer().off()
+                                    ? smoothed
+                                    : quantize_weight_codes(smoothed, method.quantizer(), readers[i].name).values;
         const at::Tensor difference = at::matmul(seen, kept.t()) - at::matmul(x, weights[i].t());
         squares += difference.square().sum().item<double>();
         elements += static_cast<double>(difference.numel());

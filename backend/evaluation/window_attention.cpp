@@ -69,7 +69,8 @@ at::Tensor WindowAttention::attend(const AttentionCall& call) {
   const at::Tensor query = call.query.to(at::kFloat);
   const std::int64_t heads = query.size(0), tokens = query.size(1), head_dim = query.size(2);
   const std::int64_t kv_heads = key.held.size(0), group = heads / kv_heads;
-  const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  const AttentionRules& rules = call.rules;
+  const double scale = rules.score_scale > 0.0 ? rules.score_scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
   const std::int64_t step = std::clamp(kMaxScores / std::max<std::int64_t>(1, heads * tokens), std::int64_t{1}, tokens);
   std::vector<at::Tensor> parts;
   for (std::int64_t begin = 0; begin < tokens; begin += step) {
@@ -77,13 +78,14 @@ at::Tensor WindowAttention::attend(const AttentionCall& call) {
     const std::int64_t rows = std::min(step, tokens - begin), seen = begin + rows;
     const at::Tensor part = query.narrow(1, begin, rows).reshape({kv_heads, group * rows, head_dim});
     const auto scores_of = [&](const at::Tensor& keys) {
-      return at::bmm(part, keys.narrow(1, 0, seen).transpose(1, 2)).mul_(scale).view({heads, rows, seen});
+      at::Tensor scores = at::bmm(part, keys.narrow(1, 0, seen).transpose(1, 2)).mul_(scale);
+      if (rules.score_softcap > 0.0) scores.div_(rules.score_softcap).tanh_().mul_(rules.score_softcap);
+      return scores.view({heads, rows, seen});
     };
     const at::Tensor key_choice = choice(KvRole::Key, begin, rows, tokens),
                      value_choice = choice(KvRole::Value, begin, rows, tokens);
     at::Tensor scores = at::where(key_choice.unsqueeze(0), scores_of(key.quantized), scores_of(key.held));
-    const at::Tensor future = at::ones({rows, seen}, at::kBool).triu(begin + 1);
-    scores.masked_fill_(future, -std::numeric_limits<double>::infinity());
+    scores.masked_fill_(hidden_keys(rows, seen, begin, rules.sliding_window), -std::numeric_limits<double>::infinity());
     const at::Tensor weights = at::softmax(scores, -1);
     const auto sum_of = [&](const at::Tensor& mask, const at::Tensor& values) {
       return at::bmm((weights * mask.unsqueeze(0)).view({kv_heads, group * rows, seen}), values.narrow(1, 0, seen));

@@ -19,26 +19,22 @@ bool in_scope(ActivationScope scope, LinearKind kind) {
 DecoderWeights quantize_decoder(DecoderWeights weights, const WeightQuantizer& quantizer,
                                 const std::function<ActivationQuantization(std::int64_t, LinearKind)>& activations,
                                 WeightExecution execution, const JobContext& job) {
-  const auto layers = static_cast<std::int64_t>(weights.blocks.size());
-  const auto kinds = static_cast<std::int64_t>(kLinearKinds.size());
-  for (std::int64_t layer = 0; layer < layers; ++layer) {
-    DecoderBlock& block = weights.blocks[static_cast<std::size_t>(layer)];
-    for (const LinearKind kind : kLinearKinds) {
-      job.checkpoint(layer * kinds + static_cast<std::int64_t>(kind), layers * kinds, "Quantizing weights");
-      const std::string name = linear_name(layer, kind);
-      const DenseLinear& dense = dense_linear(block.linear(kind), name);
-      const ActivationQuantization input = activations(layer, kind);
-      std::shared_ptr<const LinearOp>& slot = block.linear_slot(kind);
-      if (quantizer.off()) {
-        if (!input.off()) slot = std::make_shared<QuantizedInputLinear>(slot, input);
-        continue;
-      }
-      const WeightCodes codes = quantize_weight_codes(dense.stored_weight(), quantizer, name);
-      slot =
-          make_quantized_linear(codes, quantizer, dense.bias(), input, execution, dense.stored_weight().scalar_type());
+  const std::vector<LinearSlot> slots = linear_slots(weights);
+  const auto count = static_cast<std::int64_t>(slots.size());
+  for (std::int64_t i = 0; i < count; ++i) {
+    job.checkpoint(i, count, "Quantizing weights");
+    const LinearSlot& slot = slots[static_cast<std::size_t>(i)];
+    const DenseLinear& dense = dense_linear(**slot.op, slot.name);
+    const ActivationQuantization input = activations(slot.layer, slot.kind);
+    if (quantizer.off()) {
+      if (!input.off()) *slot.op = std::make_shared<QuantizedInputLinear>(*slot.op, input);
+      continue;
     }
+    const WeightCodes codes = quantize_weight_codes(dense.stored_weight(), quantizer, slot.name);
+    *slot.op =
+        make_quantized_linear(codes, quantizer, dense.bias(), input, execution, dense.stored_weight().scalar_type());
   }
-  job.checkpoint(layers * kinds, layers * kinds, "Quantizing weights");
+  job.checkpoint(count, count, "Quantizing weights");
   return weights;
 }
 

@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <array>
+
 #include "backend/methods/weight_codes.h"
 #include "backend/types/error.h"
 
@@ -26,9 +29,9 @@ at::Tensor scale_of(const at::Tensor& activation_absmax, const at::Tensor& weigh
 }
 
 /// Divides the rows of what produces a channel and multiplies the columns of what reads it.
-void replace_weight(DecoderBlock& block, std::int64_t layer, LinearKind kind, const at::Tensor& row_divisor,
+void replace_weight(std::shared_ptr<const LinearOp>& op, const std::string& name, const at::Tensor& row_divisor,
                     const at::Tensor& column_factor) {
-  const DenseLinear& dense = dense_linear(block.linear(kind), linear_name(layer, kind));
+  const DenseLinear& dense = dense_linear(*op, name);
   const at::ScalarType type = dense.stored_weight().scalar_type();
   at::Tensor weight = dense.stored_weight().to(at::kFloat), bias = dense.bias();
   if (column_factor.defined()) weight = weight * column_factor;
@@ -36,12 +39,114 @@ void replace_weight(DecoderBlock& block, std::int64_t layer, LinearKind kind, co
     weight = weight / row_divisor.unsqueeze(1);
     if (bias.defined()) bias = (bias.to(at::kFloat) / row_divisor).to(bias.scalar_type());
   }
-  block.linear_slot(kind) = std::make_shared<DenseLinear>(weight.to(type), bias);
+  op = std::make_shared<DenseLinear>(weight.to(type), bias);
 }
 
-at::Tensor stored_weight(const DecoderBlock& block, std::int64_t layer, LinearKind kind) {
-  return dense_linear(block.linear(kind), linear_name(layer, kind)).stored_weight();
+at::Tensor stored_weight(const std::shared_ptr<const LinearOp>& op, const std::string& name) {
+  return dense_linear(*op, name).stored_weight();
 }
+
+/// S3: the norm's output divided by `scale`.
+void divide_norm(const ArchitectureSpec& spec, NormWeights& norm, const at::Tensor& scale) {
+  const at::Tensor weight = norm.weight.to(at::kFloat);
+  const at::Tensor divided = spec.norm == NormKind::RmsNormPlusOne ? (weight + 1.0) / scale - 1.0 : weight / scale;
+  norm.weight = divided.to(norm.weight.scalar_type());
+  if (norm.bias.defined()) norm.bias = (norm.bias.to(at::kFloat) / scale).to(norm.bias.scalar_type());
+}
+
+/// Largest smoothed input of each kind of linear of one layer.
+class LargestInputs {
+ public:
+  void see(LinearKind kind, const at::Tensor& absmax) {
+    double& largest = largest_[static_cast<std::size_t>(kind)];
+    if (absmax.numel() > 0) largest = std::max(largest, absmax.max().item<double>());
+  }
+  const std::array<double, kLinearKinds.size()>& values() const { return largest_; }
+
+ private:
+  std::array<double, kLinearKinds.size()> largest_ = {};
+};
+
+/// Smooths one block.
+class BlockSmoother {
+ public:
+  BlockSmoother(const ArchitectureSpec& spec, DecoderBlock& block, std::int64_t layer, const Calibration& calibration,
+                const SmoothingOptions& options)
+      : spec_(spec), block_(block), layer_(layer), calibration_(calibration), options_(options) {}
+
+  void fold_norm(const SmoothingPair& pair, NormWeights& norm) {
+    const std::vector<PairReader> readers = pair_readers(block_, layer_, pair);
+    std::vector<at::Tensor> weights;
+    for (const PairReader& reader : readers) weights.push_back(stored_weight(*reader.op, reader.name));
+    const at::Tensor input = calibrated_absmax(calibration_, pair_input(pair, layer_), norm.weight.numel());
+    const at::Tensor scale = smoothing_scales(input, weights, options_.alpha, options_.compat_reference).scale;
+    divide_norm(spec_, norm, scale);
+    for (const PairReader& reader : readers) replace_weight(*reader.op, reader.name, {}, scale);
+    for (const LinearKind kind : pair.linears) largest_.see(kind, input / scale);
+  }
+
+  /// down_proj and o_proj, whose inputs are no norm's output.
+  void fold_inner() {
+    for (LinearSlot& slot : linear_slots(block_, layer_)) {
+      if (slot.kind == LinearKind::Down) fold_down(slot);
+      if (slot.kind == LinearKind::O) fold_output(slot);
+    }
+  }
+
+  const std::array<double, kLinearKinds.size()>& largest() const { return largest_.values(); }
+
+ private:
+  at::Tensor input_of(const LinearSlot& slot) const {
+    const std::int64_t channels = (*slot.op)->in_features();
+    if (slot.expert >= 0 && !calibration_.activation_absmax.count(slot.name)) return at::zeros({channels}, at::kFloat);
+    return calibrated_absmax(calibration_, slot.name, channels);
+  }
+
+  std::shared_ptr<const LinearOp>& up_of(std::int64_t expert) {
+    return expert < 0 ? block_.linear_slot(LinearKind::Up) : block_.experts[static_cast<std::size_t>(expert)].up;
+  }
+
+  void fold_down(const LinearSlot& down) {
+    at::Tensor input = input_of(down);
+    if (options_.extended && input.any().item<bool>()) {
+      const at::Tensor scale =
+          smoothing_scales(input, {stored_weight(*down.op, down.name)}, options_.alpha, options_.compat_reference)
+              .scale;
+      replace_weight(up_of(down.expert), linear_name(layer_, LinearKind::Up, down.expert), scale, {});
+      replace_weight(*down.op, down.name, {}, scale);
+      input = input / scale;
+    }
+    largest_.see(LinearKind::Down, input);
+  }
+
+  /// All query heads of a group read the same value channel and share its scale.
+  void fold_output(const LinearSlot& output) {
+    at::Tensor input = input_of(output);
+    if (options_.extended) {
+      const std::int64_t group = spec_.heads / spec_.kv_heads;
+      const auto over_group = [&](const at::Tensor& channels) {
+        return at::amax(channels.view({spec_.kv_heads, group, spec_.head_dim}), {1});
+      };
+      const at::Tensor reader = column_absmax({stored_weight(*output.op, output.name)}).clamp_min(kFloor);
+      const at::Tensor value_scale =
+          scale_of(over_group(input), over_group(reader), options_.alpha, options_.compat_reference);
+      const at::Tensor output_scale =
+          value_scale.unsqueeze(1).expand({spec_.kv_heads, group, spec_.head_dim}).reshape({-1});
+      replace_weight(block_.linear_slot(LinearKind::V), linear_name(layer_, LinearKind::V), value_scale.reshape({-1}),
+                     {});
+      replace_weight(*output.op, output.name, {}, output_scale);
+      input = input / output_scale;
+    }
+    largest_.see(LinearKind::O, input);
+  }
+
+  const ArchitectureSpec& spec_;
+  DecoderBlock& block_;
+  std::int64_t layer_;
+  const Calibration& calibration_;
+  const SmoothingOptions& options_;
+  LargestInputs largest_;
+};
 
 }  // namespace
 
@@ -53,21 +158,42 @@ SmoothingScales smoothing_scales(const at::Tensor& activation_absmax, const std:
   return result;
 }
 
-const std::vector<SmoothingPair>& smoothing_pairs() {
-  static const std::vector<SmoothingPair> pairs = {
-      {"input_layernorm", {LinearKind::Q, LinearKind::K, LinearKind::V}},
-      {"post_attention_layernorm", {LinearKind::Gate, LinearKind::Up}},
-  };
-  return pairs;
+std::vector<SmoothingPair> smoothing_pairs(const ArchitectureSpec& spec) {
+  if (spec.norm_placement == NormPlacement::Post)
+    throw Error(ErrorCode::Unsupported,
+                "'" + spec.architecture +
+                    "' norms after each residual addition, as OPT-350M does: the norm's output is also the residual "
+                    "stream, so scales cannot be folded into it. Choose another size of the model, or another method.");
+  std::vector<LinearKind> attention = {LinearKind::Q, LinearKind::K, LinearKind::V};
+  std::vector<LinearKind> mlp = {LinearKind::Up};
+  if (spec.gated_mlp) mlp.insert(mlp.begin(), LinearKind::Gate);
+  if (spec.shared_norm) {
+    attention.insert(attention.end(), mlp.begin(), mlp.end());
+    return {{"input_layernorm", attention}};
+  }
+  return {{"input_layernorm", attention},
+          {spec.output_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm", mlp, spec.experts > 0}};
 }
 
-std::string pair_name(std::int64_t layer, std::size_t pair) {
-  return "layers." + std::to_string(layer) + "." + smoothing_pairs()[pair].norm;
+std::string pair_name(const SmoothingPair& pair, std::int64_t layer) {
+  return "layers." + std::to_string(layer) + "." + pair.norm;
 }
 
-at::Tensor calibrated_absmax(const Calibration& calibration, std::int64_t layer, LinearKind kind,
-                             std::int64_t in_features) {
-  const std::string name = linear_name(layer, kind);
+std::string pair_input(const SmoothingPair& pair, std::int64_t layer) {
+  return pair.routed ? router_name(layer) : linear_name(layer, pair.linears.front());
+}
+
+std::vector<PairReader> pair_readers(DecoderBlock& block, std::int64_t layer, const SmoothingPair& pair) {
+  std::vector<PairReader> readers;
+  if (pair.routed) readers.push_back({router_name(layer), &block.router, false});
+  for (LinearSlot& slot : linear_slots(block, layer))
+    if ((slot.expert >= 0) == pair.routed &&
+        std::find(pair.linears.begin(), pair.linears.end(), slot.kind) != pair.linears.end())
+      readers.push_back({slot.name, slot.op});
+  return readers;
+}
+
+at::Tensor calibrated_absmax(const Calibration& calibration, const std::string& name, std::int64_t in_features) {
   const auto found = calibration.activation_absmax.find(name);
   if (found == calibration.activation_absmax.end()) {
     throw Error(ErrorCode::InvalidArgument, "The calibration '" + calibration.source +
@@ -90,60 +216,23 @@ at::Tensor calibrated_absmax(const Calibration& calibration, std::int64_t layer,
 DecoderWeights smooth_decoder(const ArchitectureSpec& spec, DecoderWeights weights, const Calibration& calibration,
                               const SmoothingOptions& options, std::vector<double>* activation_absmax,
                               const JobContext& job) {
+  if (options.extended && !spec.gated_mlp && spec.activation != ActivationKind::Relu)
+    throw Error(ErrorCode::Unsupported,
+                "extended=true folds scales of down_proj through the activation, which is exact for a gated MLP or "
+                "ReLU; '" +
+                    spec.architecture + "' has an ungated GELU. Leave extended out.");
+  const std::vector<SmoothingPair> pairs = smoothing_pairs(spec);
   const auto layers = static_cast<std::int64_t>(weights.blocks.size());
-  if (activation_absmax) activation_absmax->assign(static_cast<std::size_t>(layers) * kLinearKinds.size(), 0.0);
+  if (activation_absmax) activation_absmax->clear();
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     job.checkpoint(layer, layers, "Smoothing");
     DecoderBlock& block = weights.blocks[static_cast<std::size_t>(layer)];
-    std::array<at::Tensor, kLinearKinds.size()> inputs;
-    for (const LinearKind kind : kLinearKinds) {
-      inputs[static_cast<std::size_t>(kind)] =
-          calibrated_absmax(calibration, layer, kind, block.linear(kind).in_features());
-    }
-    for (std::size_t pair = 0; pair < smoothing_pairs().size(); ++pair) {
-      const std::vector<LinearKind>& linears = smoothing_pairs()[pair].linears;
-      std::vector<at::Tensor> readers;
-      for (const LinearKind kind : linears) readers.push_back(stored_weight(block, layer, kind));
-      at::Tensor& first = inputs[static_cast<std::size_t>(linears.front())];
-      const at::Tensor scale = smoothing_scales(first, readers, options.alpha, options.compat_reference).scale;
-      at::Tensor& norm = pair == 0 ? block.input_norm : block.post_attention_norm;
-      norm = (norm.to(at::kFloat) / scale).to(norm.scalar_type());
-      const at::Tensor smoothed = first / scale;
-      for (const LinearKind kind : linears) {
-        replace_weight(block, layer, kind, {}, scale);
-        inputs[static_cast<std::size_t>(kind)] = smoothed;
-      }
-    }
-    if (options.extended) {
-      at::Tensor& down = inputs[static_cast<std::size_t>(LinearKind::Down)];
-      const at::Tensor down_scale = smoothing_scales(down, {stored_weight(block, layer, LinearKind::Down)},
-                                                     options.alpha, options.compat_reference)
-                                        .scale;
-      replace_weight(block, layer, LinearKind::Up, down_scale, {});
-      replace_weight(block, layer, LinearKind::Down, {}, down_scale);
-      down = down / down_scale;
-
-      // All query heads of a group read the same value channel and share its scale.
-      at::Tensor& output = inputs[static_cast<std::size_t>(LinearKind::O)];
-      const std::int64_t group = spec.heads / spec.kv_heads;
-      const auto over_group = [&](const at::Tensor& channels) {
-        return at::amax(channels.view({spec.kv_heads, group, spec.head_dim}), {1});
-      };
-      const at::Tensor reader = column_absmax({stored_weight(block, layer, LinearKind::O)}).clamp_min(kFloor);
-      const at::Tensor value_scale =
-          scale_of(over_group(output), over_group(reader), options.alpha, options.compat_reference);
-      const at::Tensor output_scale =
-          value_scale.unsqueeze(1).expand({spec.kv_heads, group, spec.head_dim}).reshape({-1});
-      replace_weight(block, layer, LinearKind::V, value_scale.reshape({-1}), {});
-      replace_weight(block, layer, LinearKind::O, {}, output_scale);
-      output = output / output_scale;
-    }
-    if (activation_absmax) {
-      for (const LinearKind kind : kLinearKinds) {
-        (*activation_absmax)[static_cast<std::size_t>(layer) * kLinearKinds.size() + static_cast<std::size_t>(kind)] =
-            inputs[static_cast<std::size_t>(kind)].max().item<double>();
-      }
-    }
+    BlockSmoother smoother(spec, block, layer, calibration, options);
+    smoother.fold_norm(pairs.front(), block.input_norm);
+    if (pairs.size() > 1) smoother.fold_norm(pairs[1], block.mlp_norm);
+    smoother.fold_inner();
+    if (activation_absmax)
+      activation_absmax->insert(activation_absmax->end(), smoother.largest().begin(), smoother.largest().end());
   }
   job.checkpoint(layers, layers, "Smoothing");
   return weights;

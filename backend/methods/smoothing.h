@@ -25,22 +25,38 @@ SmoothingScales smoothing_scales(const at::Tensor& activation_absmax, const std:
 struct SmoothingPair {
   const char* norm;  ///< "input_layernorm"
   std::vector<LinearKind> linears;
+  bool routed = false;  ///< the linears are those of every expert; the router reads the norm too
 };
-const std::vector<SmoothingPair>& smoothing_pairs();
-std::string pair_name(std::int64_t layer, std::size_t pair);  ///< "layers.2.input_layernorm"
+/// The pairs of an architecture (weights specification 4.3), the same in every layer.
+/// @throws Error Unsupported for post-norm models, whose norms also feed the residual stream
+std::vector<SmoothingPair> smoothing_pairs(const ArchitectureSpec& spec);
+std::string pair_name(const SmoothingPair& pair, std::int64_t layer);  ///< "layers.2.input_layernorm"
+/// Whose activation maxima stand for the pair's input: the first linear's name, or the router's.
+std::string pair_input(const SmoothingPair& pair, std::int64_t layer);
+
+/// A linear that reads a pair's norm.
+struct PairReader {
+  std::string name;
+  std::shared_ptr<const LinearOp>* op = nullptr;
+  bool quantized = true;  ///< false for a router, which stays in floating point
+};
+std::vector<PairReader> pair_readers(DecoderBlock& block, std::int64_t layer, const SmoothingPair& pair);
 
 struct SmoothingOptions {
   double alpha = 0.5;
-  bool extended = false;  ///< also up -> down and v -> o, exact for a gated MLP and for grouped heads
+  bool extended = false;  ///< also up -> down and v -> o, exact for a gated or ReLU MLP and for grouped heads
   bool compat_reference = false;
 };
 
-/// The maxima of one linear's input. @throws Error InvalidArgument when the calibration lacks it or has another width
-at::Tensor calibrated_absmax(const Calibration& calibration, std::int64_t layer, LinearKind kind,
-                             std::int64_t in_features);
+/// The maxima of the input of a linear or router, by its name. @throws Error InvalidArgument when the calibration lacks
+/// it or has another width
+at::Tensor calibrated_absmax(const Calibration& calibration, const std::string& name, std::int64_t in_features);
 
 /// S1 to S3 on every block, from the weights as given: logits stay equal to f32 rounding.
-/// @param activation_absmax  when given, receives the largest smoothed input of each linear, layer * 7 + kind
+/// An expert that no calibration token reached keeps its down_proj.
+/// @param activation_absmax  when given, receives the largest smoothed input of each kind of linear, over all experts,
+///        at layer * 7 + kind
+/// @throws Error Unsupported where a fold would not be exact
 DecoderWeights smooth_decoder(const ArchitectureSpec& spec, DecoderWeights weights, const Calibration& calibration,
                               const SmoothingOptions& options, std::vector<double>* activation_absmax,
                               const JobContext& job);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "backend/model/affine_range.h"
 #include "backend/model/decoder.h"
@@ -25,14 +26,22 @@ void check_shapes(const at::Tensor& query, const at::Tensor& key, const at::Tens
                 "kv_heads and no more queries than keys.");
 }
 
+constexpr double kHidden = -std::numeric_limits<double>::infinity();
+
 at::Tensor widen_where_needed(const at::Tensor& x) {
   return x.scalar_type() == at::kHalf && !half_products_work() ? x.to(at::kFloat) : x;
 }
 
 }  // namespace
 
+at::Tensor hidden_keys(std::int64_t queries, std::int64_t keys, std::int64_t first_query, std::int64_t sliding_window) {
+  const at::Tensor all = at::ones({queries, keys}, at::kBool);
+  const at::Tensor future = all.triu(first_query + 1);
+  return sliding_window > 0 ? at::logical_or(future, all.tril(first_query - sliding_window)) : future;
+}
+
 at::Tensor causal_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                            const AttentionQuantization& quantization) {
+                            const AttentionQuantization& quantization, const AttentionRules& rules) {
   check_shapes(query, key, value);
   const bool quantizes = quantization.bits < 16;
   const auto fake = [&](const at::Tensor& x) { return fake_quantize(x, quantization.bits, quantization.symmetric); };
@@ -49,24 +58,26 @@ at::Tensor causal_attention(const at::Tensor& query, const at::Tensor& key, cons
   const std::int64_t heads = q.size(0), queries = q.size(1), head_dim = q.size(2);
   const std::int64_t kv_heads = k.size(0), keys = k.size(1), group = heads / kv_heads;
   const std::int64_t past = keys - queries;
-  const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  const double scale = rules.score_scale > 0.0 ? rules.score_scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
   const std::int64_t step = std::clamp(kMaxScores / std::max<std::int64_t>(1, heads * keys), std::int64_t{1}, queries);
 
   std::vector<at::Tensor> parts;
   for (std::int64_t begin = 0; begin < queries; begin += step) {
     const std::int64_t rows = std::min(step, queries - begin);
-    const std::int64_t seen = past + begin + rows;
+    const std::int64_t end = past + begin + rows;  // the last row's key, plus one
+    const std::int64_t first =
+        rules.sliding_window > 0 ? std::max<std::int64_t>(0, past + begin + 1 - rules.sliding_window) : 0;
+    const std::int64_t seen = end - first;
     const at::Tensor part = q.narrow(1, begin, rows).reshape({kv_heads, group * rows, head_dim});
-    at::Tensor scores =
-        at::bmm(part, k.narrow(1, 0, seen).transpose(1, 2)).to(at::kFloat).mul_(scale).view({heads, rows, seen});
-    if (rows > 1) {
-      const at::Tensor future = at::ones({rows, seen}, at::kBool).triu(past + begin + 1);
-      scores.masked_fill_(future, -std::numeric_limits<double>::infinity());
-    }
+    at::Tensor scores = at::bmm(part, k.narrow(1, first, seen).transpose(1, 2)).to(at::kFloat) * scale;
+    if (rules.score_softcap > 0.0) scores = at::tanh(scores / rules.score_softcap) * rules.score_softcap;
+    scores = scores.view({heads, rows, seen});
+    if (rows > 1)
+      scores = scores.masked_fill(hidden_keys(rows, seen, past + begin - first, rules.sliding_window), kHidden);
     at::Tensor probabilities = at::softmax(scores, -1).to(query.scalar_type());
     if (quantizes) probabilities = fake(probabilities);
     const at::Tensor weights = probabilities.to(q.scalar_type()).view({kv_heads, group * rows, seen});
-    parts.push_back(at::bmm(weights, v.narrow(1, 0, seen)).view({heads, rows, head_dim}));
+    parts.push_back(at::bmm(weights, v.narrow(1, first, seen)).view({heads, rows, head_dim}));
   }
   const at::Tensor output = parts.size() == 1 ? parts.front() : at::cat(parts, 1);
   return output.to(query.scalar_type());
@@ -76,7 +87,7 @@ at::Tensor FullPrecisionWindow::attend(const AttentionCall& call) {
   if (call.first_position != 0)
     throw Error(ErrorCode::InvalidArgument,
                 "A whole window begins at position 0, not at " + std::to_string(call.first_position) + ".");
-  return causal_attention(call.query, call.key, call.value, quantization_);
+  return causal_attention(call.query, call.key, call.value, quantization_, call.rules);
 }
 
 }  // namespace qs

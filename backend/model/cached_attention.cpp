@@ -14,9 +14,10 @@ CacheShape cache_shape(const ArchitectureSpec& spec, std::int64_t layer) {
   shape.kv_heads = spec.kv_heads;
   shape.head_dim = spec.head_dim;
   shape.rope = spec.rope_of(layer);
-  shape.score_scale = spec.score_scale;
-  shape.score_softcap = spec.score_softcap;
-  shape.sliding_window = spec.slides(layer) ? spec.sliding_window : 0;
+  const AttentionRules rules = spec.attention_rules(layer);
+  shape.score_scale = rules.score_scale;
+  shape.score_softcap = rules.score_softcap;
+  shape.sliding_window = rules.sliding_window;
   return shape;
 }
 
@@ -56,7 +57,7 @@ at::Tensor CachedAttention::attend(const AttentionCall& call) {
   KvCache& cache = cache_of(call);
   const at::Tensor& key = pre_rope_[static_cast<std::size_t>(call.layer)] ? call.key_pre_rope : call.key;
   if (call.first_position == 0) {
-    const at::Tensor output = causal_attention(call.query, call.key, call.value, quantization_);
+    const at::Tensor output = causal_attention(call.query, call.key, call.value, quantization_, call.rules);
     cache.observe_prompt(call.query);
     cache.prefill(key, call.value);
     return output;
@@ -64,18 +65,18 @@ at::Tensor CachedAttention::attend(const AttentionCall& call) {
   std::vector<at::Tensor> rows;
   for (std::int64_t token = 0; token < call.query.size(1); ++token)
     rows.push_back(decode(cache, call.query.select(1, token).contiguous(), key.select(1, token).contiguous(),
-                          call.value.select(1, token).contiguous()));
+                          call.value.select(1, token).contiguous(), call.rules));
   const at::Tensor output = rows.size() == 1 ? rows.front().unsqueeze(1) : at::stack(rows, 1);
   return output.to(call.query.scalar_type());
 }
 
 at::Tensor CachedAttention::decode(KvCache& cache, const at::Tensor& query, const at::Tensor& key,
-                                   const at::Tensor& value) const {
+                                   const at::Tensor& value, const AttentionRules& rules) const {
   const at::Tensor output = cache.append_and_attend(query, key, value);
   if (quantization_.bits >= 16) return output;
   const auto [keys, values] = cache.materialize();
   return causal_attention(query.unsqueeze(1), keys.to(query.scalar_type()), values.to(query.scalar_type()),
-                          quantization_)
+                          quantization_, rules)
       .squeeze(1);
 }
 

@@ -38,7 +38,8 @@ class CachedAttention final : public AttentionProvider {
 
  private:
   KvCache& cache_of(const AttentionCall& call);
-  at::Tensor decode(KvCache& cache, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) const;
+  at::Tensor decode(KvCache& cache, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                    const AttentionRules& rules) const;
 
   std::int64_t layers_;
   std::vector<bool> pre_rope_;  ///< [layers]

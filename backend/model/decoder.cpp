@@ -10,31 +10,6 @@
 namespace qs {
 namespace {
 
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor scale = at::rsqrt(wide.square().mean(-1, true).add_(eps));
-  return (wide * scale).to(x.scalar_type()) * weight;
-}
-
-at::Tensor layer_norm(const ArchitectureSpec& spec, const at::Tensor& x, const at::Tensor& weight) {
-  if (spec.norm == NormKind::RmsNorm) return rms_norm(x, weight, spec.norm_eps);
-  return at::layer_norm(x, {x.size(-1)}, weight, {}, spec.norm_eps);
-}
-
-at::Tensor activate(ActivationKind kind, const at::Tensor& x) {
-  switch (kind) {
-    case ActivationKind::Silu:
-      return at::silu(x);
-    case ActivationKind::Gelu:
-      return at::gelu(x);
-    case ActivationKind::GeluTanh:
-      return at::gelu(x, "tanh");
-    case ActivationKind::Relu:
-      return at::relu(x);
-  }
-  throw Error(ErrorCode::Internal, "Unknown activation.");
-}
-
 std::vector<std::int64_t> positions_of(const ArchitectureSpec& spec, const RaggedBatch& batch) {
   std::vector<std::int64_t> positions;
   std::int64_t offset = 0;
@@ -67,95 +42,12 @@ void check_ids(const ArchitectureSpec& spec, const at::Tensor& ids) {
                                                   ". The tokenizer may belong to another model.");
 }
 
-/// One decoder pass over one batch.
-class Pass {
- public:
-  Pass(const ArchitectureSpec& spec, const DecoderWeights& weights, const RaggedBatch& batch,
-       AttentionProvider& attention, TapSink* taps)
-      : spec_(spec), batch_(batch), attention_(attention), taps_(taps) {
-    const std::vector<std::int64_t> positions = positions_of(spec, batch);
-    check_ids(spec, batch.ids);
-    if (spec.position == PositionKind::Rope) rope_ = rope_table(positions, spec.head_dim, spec.rope);
-    hidden_ = weights.embedding.index_select(0, batch.ids.to(at::kLong));
-  }
-
-  void run_block(std::int64_t layer, const DecoderBlock& block) {
-    const at::Tensor normed = layer_norm(spec_, hidden_, block.input_norm);
-    for (const LinearKind kind : {LinearKind::Q, LinearKind::K, LinearKind::V}) tap(layer, kind, normed);
-    const at::Tensor attended = attend(layer, block, normed);
-    if (taps_) taps_->on_attention_output(layer, attended);
-    tap(layer, LinearKind::O, attended);
-    hidden_ = hidden_ + block.linear(LinearKind::O).apply(attended);
-    hidden_ = hidden_ + mlp(layer, block, layer_norm(spec_, hidden_, block.post_attention_norm));
-  }
-
-  at::Tensor logits(const DecoderWeights& weights, LogitRows rows) const {
-    at::Tensor selected = hidden_;
-    if (rows == LogitRows::LastOfSequence) {
-      std::vector<at::Tensor> last;
-      for (const SequenceSpan& sequence : batch_.sequences)
-        last.push_back(hidden_.narrow(0, sequence.offset + sequence.length - 1, 1));
-      selected = last.size() == 1 ? last.front() : at::cat(last, 0);
-    }
-    return weights.lm_head->apply(layer_norm(spec_, selected, weights.final_norm)).to(at::kFloat);
-  }
-
- private:
-  void tap(std::int64_t layer, LinearKind kind, const at::Tensor& x) const {
-    if (taps_) taps_->on_linear_input(layer, kind, x);
-  }
-
-  at::Tensor attend(std::int64_t layer, const DecoderBlock& block, const at::Tensor& x) {
-    const std::int64_t tokens = x.size(0);
-    at::Tensor query = block.linear(LinearKind::Q).apply(x).view({tokens, spec_.heads, spec_.head_dim});
-    const at::Tensor key_pre_rope = block.linear(LinearKind::K).apply(x).view({tokens, spec_.kv_heads, spec_.head_dim});
-    const at::Tensor value = block.linear(LinearKind::V).apply(x).view({tokens, spec_.kv_heads, spec_.head_dim});
-    at::Tensor key = key_pre_rope;
-    if (spec_.position == PositionKind::Rope) {
-      query = rotate(query, rope_);
-      key = rotate(key_pre_rope, rope_);
-    }
-    std::vector<at::Tensor> outputs;
-    for (std::size_t i = 0; i < batch_.sequences.size(); ++i) {
-      const SequenceSpan& sequence = batch_.sequences[i];
-      const auto of_sequence = [&sequence](const at::Tensor& t) {
-        return t.narrow(0, sequence.offset, sequence.length).transpose(0, 1).contiguous();
-      };
-      AttentionCall call;
-      call.layer = layer;
-      call.sequence = static_cast<std::int64_t>(i);
-      call.first_position = sequence.first_position;
-      call.query = of_sequence(query);
-      call.key_pre_rope = of_sequence(key_pre_rope);
-      call.key = of_sequence(key);
-      call.value = of_sequence(value);
-      if (taps_) taps_->on_attention(call);
-      const at::Tensor output = attention_.attend(call);
-      outputs.push_back(output.transpose(0, 1).reshape({sequence.length, spec_.heads * spec_.head_dim}));
-    }
-    return outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
-  }
-
-  at::Tensor mlp(std::int64_t layer, const DecoderBlock& block, const at::Tensor& x) const {
-    at::Tensor inner;
-    if (spec_.gated_mlp) {
-      tap(layer, LinearKind::Gate, x);
-      inner = activate(spec_.activation, block.linear(LinearKind::Gate).apply(x));
-    }
-    tap(layer, LinearKind::Up, x);
-    const at::Tensor up = block.linear(LinearKind::Up).apply(x);
-    inner = spec_.gated_mlp ? inner * up : activate(spec_.activation, up);
-    tap(layer, LinearKind::Down, inner);
-    return block.linear(LinearKind::Down).apply(inner);
-  }
-
-  const ArchitectureSpec& spec_;
-  const RaggedBatch& batch_;
-  AttentionProvider& attention_;
-  TapSink* taps_;
-  RopeTable rope_;
-  at::Tensor hidden_;
-};
+at::Tensor last_of_sequences(const at::Tensor& hidden, const RaggedBatch& batch) {
+  std::vector<at::Tensor> last;
+  for (const SequenceSpan& sequence : batch.sequences)
+    last.push_back(hidden.narrow(0, sequence.offset + sequence.length - 1, 1));
+  return last.size() == 1 ? last.front() : at::cat(last, 0);
+}
 
 }  // namespace
 
@@ -166,19 +58,47 @@ RaggedBatch RaggedBatch::single(const std::vector<std::int64_t>& ids, std::int64
   return batch;
 }
 
-at::Tensor forward(const ArchitectureSpec& spec, const DecoderWeights& weights, const RaggedBatch& batch,
-                   AttentionProvider& attention, LogitRows rows, TapSink* taps, const JobContext& job) {
+at::Tensor embed_tokens(const ArchitectureSpec& spec, const DecoderWeights& weights, const RaggedBatch& batch) {
+  const std::vector<std::int64_t> positions = positions_of(spec, batch);
+  check_ids(spec, batch.ids);
+  at::Tensor hidden = weights.embedding.index_select(0, batch.ids.to(at::kLong));
+  // The published models round the scale to the type of the embedding first.
+  if (spec.embedding_scale != 1.0)
+    hidden = hidden * at::full({1}, spec.embedding_scale, hidden.options().requires_grad(false));
+  if (weights.project_in) hidden = weights.project_in->apply(hidden);
+  if (spec.position == PositionKind::Learned)
+    hidden = hidden + weights.positions.index_select(0, at::tensor(positions, at::kLong) + spec.position_offset);
+  return hidden;
+}
+
+at::Tensor final_logits(const ArchitectureSpec& spec, const DecoderWeights& weights, const at::Tensor& hidden) {
+  at::Tensor x = apply_norm(spec, hidden, weights.final_norm);
+  if (weights.project_out) x = weights.project_out->apply(x);
+  const at::Tensor logits = weights.lm_head->apply(x).to(at::kFloat);
+  return spec.logit_softcap > 0.0 ? at::tanh(logits / spec.logit_softcap) * spec.logit_softcap : logits;
+}
+
+at::Tensor forward_with_gradients(const ArchitectureSpec& spec, const DecoderWeights& weights, const RaggedBatch& batch,
+                                  AttentionProvider& attention, LogitRows rows, TapSink* taps, const JobContext& job) {
   return translate_torch_errors("The forward pass", [&]() -> at::Tensor {
-    const c10::NoGradGuard no_gradients;
-    Pass pass(spec, weights, batch, attention, taps);
+    at::Tensor hidden = embed_tokens(spec, weights, batch);
+    const RopeTables tables = rope_tables(spec, batch);
     const auto layers = static_cast<std::int64_t>(weights.blocks.size());
     for (std::int64_t layer = 0; layer < layers; ++layer) {
       job.checkpoint(layer, layers, "Forward pass");
-      pass.run_block(layer, weights.blocks[static_cast<std::size_t>(layer)]);
+      hidden = run_block(spec, weights.blocks[static_cast<std::size_t>(layer)], layer, batch, hidden, attention, taps,
+                         &tables);
     }
     job.checkpoint(layers, layers, "Forward pass");
-    return rows == LogitRows::None ? at::Tensor() : pass.logits(weights, rows);
+    if (rows == LogitRows::None) return {};
+    return final_logits(spec, weights, rows == LogitRows::LastOfSequence ? last_of_sequences(hidden, batch) : hidden);
   });
+}
+
+at::Tensor forward(const ArchitectureSpec& spec, const DecoderWeights& weights, const RaggedBatch& batch,
+                   AttentionProvider& attention, LogitRows rows, TapSink* taps, const JobContext& job) {
+  const c10::NoGradGuard no_gradients;
+  return forward_with_gradients(spec, weights, batch, attention, rows, taps, job);
 }
 
 }  // namespace qs

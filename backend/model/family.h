@@ -1,30 +1,29 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "backend/model/architecture_spec.h"
-#include "backend/model/decoder.h"
+#include "backend/model/weight_places.h"
 
 namespace qs {
-
-/// Names of a checkpoint's tensors; "{}" stands for the layer.
-struct WeightNames {
-  std::string embedding, final_norm, lm_head;
-  std::string input_norm, post_attention_norm;
-  std::array<std::string, kLinearKinds.size()> linears;  ///< in the order of kLinearKinds
-  std::vector<std::string> ignored_endings;              ///< tensors that carry nothing the decoder needs
-};
 
 /// How the configuration and the tensor names of one architecture map onto an ArchitectureSpec.
 struct Family {
   std::string architecture;  ///< as in "architectures" of config.json
+  std::string model_type;    ///< as in "model_type", for files that name no architecture
   /// @throws Error Unsupported listing every setting that is not understood; BadFormat for missing or impossible values
   ArchitectureSpec (*read_config)(const nlohmann::json& config, const std::string& path);
-  WeightNames names;
+  /// Where the weights of a Hugging Face checkpoint lie.
+  WeightNames (*names)(const ArchitectureSpec& spec);
+  /// Beginnings that checkpoints in the wild have instead of the first one, which `names` uses.
+  std::vector<std::string> prefixes;
+  /// "general.architecture" of GGUF files of this family. A reader of another format fills an ArchitectureSpec from its
+  /// own metadata and brings a WeightNames of its own (fused, stacked and permuted tensors are row patterns).
+  std::string gguf_architecture;
 };
 
 /// Every family there is. A new one is a line here and a file beside family_llama.cpp.
@@ -33,32 +32,28 @@ const std::vector<Family>& families();
 /// @throws Error Unsupported naming the architecture found and the known ones; BadFormat when config.json names none
 const Family& family_of(const nlohmann::json& config, const std::string& path);
 
+// One file a group of relatives.
 Family llama_family();
+Family mistral_family();
+Family mixtral_family();
+Family qwen2_family();
+Family qwen3_family();
+Family gemma_family();
+Family gemma2_family();
+Family gemma3_text_family();
+Family gemma3_family();  ///< the text part of the multimodal checkpoints
+Family phi3_family();
+Family opt_family();
+Family gpt2_family();
+Family gpt_neox_family();
+Family falcon_family();
 
-/// "model.layers.{}.x" for a layer.
-std::string layer_weight_name(const std::string& pattern, std::int64_t layer);
+/// The names of Llama, which Mistral, Qwen and Gemma share.
+WeightNames llama_weight_names();
 
-/// Reads config.json values and collects everything that is wrong, so that a user sees all of it at once.
-class ConfigReader {
- public:
-  ConfigReader(const nlohmann::json& config, std::string path) : config_(config), path_(std::move(path)) {}
-
-  bool has(const char* key) const;  ///< present and not null
-  std::int64_t positive(const char* key, std::int64_t maximum);
-  std::int64_t positive_or(const char* key, std::int64_t fallback, std::int64_t maximum);
-  double real_or(const char* key, double fallback);  ///< finite and above 0
-  bool flag_or(const char* key, bool fallback);
-  std::string text_or(const char* key, const std::string& fallback);
-  void not_understood(const std::string& what) { not_understood_.push_back(what); }
-  void wrong(const std::string& what) { wrong_.push_back(what); }
-  std::string value_text(const char* key) const;
-  /// @throws Error when anything was wrong (BadFormat) or not understood (Unsupported)
-  void finish() const;
-
- private:
-  const nlohmann::json& config_;
-  std::string path_;
-  std::vector<std::string> wrong_, not_understood_;
-};
+/// The names of `family` with the first prefix under which `has_tensor` finds the embedding; the usual ones when there
+/// is none.
+WeightNames names_in(const Family& family, const ArchitectureSpec& spec,
+                     const std::function<bool(const std::string& name)>& has_tensor);
 
 }  // namespace qs

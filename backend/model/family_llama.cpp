@@ -1,106 +1,133 @@
 #include <nlohmann/json.hpp>
 
+#include "backend/model/config_reader.h"
 #include "backend/model/family.h"
 
 namespace qs {
 namespace {
 
-constexpr std::int64_t kMaxExtent = std::int64_t{1} << 22;
-constexpr std::int64_t kMaxLayers = 4096;
+constexpr std::int64_t kMaxExperts = 256;
 
-/// Settings of relatives of Llama that change what is computed. Null, false and these neutral values are fine.
-struct Neutral {
-  const char* key;
-  double value;
-};
-constexpr Neutral kMustBeNeutral[] = {
-    {"attention_bias", 0},
-    {"mlp_bias", 0},
-    {"qkv_bias", 0},
-    {"use_qk_norm", 0},
-    {"qk_norm", 0},
-    {"partial_rotary_factor", 1},
-    {"embedding_multiplier", 1},
-    {"residual_multiplier", 1},
-    {"attention_multiplier", 1},
-    {"logits_scaling", 1},
-    {"num_experts", 0},
-    {"num_local_experts", 0},
-    {"final_logit_softcapping", 0},
-    {"attn_logit_softcapping", 0},
-};
-
-void refuse_unknown_settings(const nlohmann::json& config, ConfigReader& reader) {
-  for (const Neutral& setting : kMustBeNeutral) {
-    if (!reader.has(setting.key)) continue;
-    const nlohmann::json& value = config[setting.key];
-    const bool neutral = value.is_boolean() ? value.get<bool>() == (setting.value != 0)
-                                            : value.is_number() && value.get<double>() == setting.value;
-    if (!neutral) reader.not_understood(std::string(setting.key) + " = " + reader.value_text(setting.key));
-  }
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    if (!reader.has(key)) continue;
-    const nlohmann::json& value = config[key];
-    const auto type = [&value](const char* name) {
-      return value.is_object() && value.contains(name) && value[name].is_string() ? value[name].get<std::string>() : "";
-    };
-    if (type("rope_type") != "default" && type("type") != "default")
-      reader.not_understood(std::string(key) + " = " + reader.value_text(key));
-  }
-  if (reader.has("quantization_config"))
-    reader.not_understood("quantization_config = " + reader.value_text("quantization_config"));
-  if (reader.has("sliding_window")) reader.not_understood("sliding_window = " + reader.value_text("sliding_window"));
+/// What Llama, Mistral and Qwen share.
+ArchitectureSpec read_relative(ConfigReader& reader, const char* architecture, std::int64_t default_head_dim = 0) {
+  ArchitectureSpec spec;
+  spec.architecture = architecture;
+  read_sizes(reader, spec, default_head_dim);
+  spec.intermediate_size = reader.positive("intermediate_size", kMaxExtent);
+  spec.norm_eps = reader.real_or("rms_norm_eps", 1e-6);
+  spec.tied_embeddings = reader.flag_or("tie_word_embeddings", false);
+  spec.activation = read_activation(reader, "hidden_act", "silu");
+  check_heads(reader, spec);
+  return spec;
 }
 
-ArchitectureSpec read_llama_config(const nlohmann::json& config, const std::string& path) {
+ArchitectureSpec read_llama(const nlohmann::json& config, const std::string& path) {
   ConfigReader reader(config, path);
-  ArchitectureSpec spec;
-  spec.architecture = "LlamaForCausalLM";
-  spec.hidden_size = reader.positive("hidden_size", kMaxExtent);
-  spec.intermediate_size = reader.positive("intermediate_size", kMaxExtent);
-  spec.layers = reader.positive("num_hidden_layers", kMaxLayers);
-  spec.heads = reader.positive("num_attention_heads", kMaxExtent);
-  spec.kv_heads = reader.positive_or("num_key_value_heads", spec.heads, kMaxExtent);
-  spec.head_dim = reader.positive_or("head_dim", std::max<std::int64_t>(1, spec.hidden_size / spec.heads), kMaxExtent);
-  spec.vocab_size = reader.positive("vocab_size", kMaxExtent);
-  spec.max_context = reader.positive_or("max_position_embeddings", 2048, std::int64_t{1} << 26);
-  spec.norm_eps = reader.real_or("rms_norm_eps", 1e-6);
-  spec.rope.theta = reader.real_or("rope_theta", 10000.0);
-  if (reader.has("rope_parameters") && config["rope_parameters"].is_object())
-    spec.rope.theta = ConfigReader(config["rope_parameters"], path).real_or("rope_theta", spec.rope.theta);
-  spec.tied_embeddings = reader.flag_or("tie_word_embeddings", false);
-  if (reader.text_or("hidden_act", "silu") != "silu")
-    reader.not_understood("hidden_act = " + reader.value_text("hidden_act"));
-  if (spec.heads % spec.kv_heads != 0)
-    reader.wrong("num_key_value_heads " + std::to_string(spec.kv_heads) + " does not divide num_attention_heads " +
-                 std::to_string(spec.heads));
-  if (!reader.has("head_dim") && spec.hidden_size % spec.heads != 0)
-    reader.wrong("num_attention_heads " + std::to_string(spec.heads) + " does not divide hidden_size " +
-                 std::to_string(spec.hidden_size));
-  if (spec.head_dim % 2 != 0)
-    reader.wrong("head_dim " + std::to_string(spec.head_dim) + " is odd; rotary embedding needs pairs");
-  refuse_unknown_settings(config, reader);
+  ArchitectureSpec spec = read_relative(reader, "LlamaForCausalLM");
+  spec.rope = read_rope(reader, spec);
+  spec.query_bias = spec.key_bias = spec.value_bias = spec.output_bias = reader.flag_or("attention_bias", false);
+  spec.mlp_bias = reader.flag_or("mlp_bias", false);
   reader.finish();
   return spec;
 }
 
+ArchitectureSpec read_mistral(const nlohmann::json& config, const std::string& path) {
+  ConfigReader reader(config, path);
+  ArchitectureSpec spec = read_relative(reader, "MistralForCausalLM");
+  spec.rope = read_rope(reader, spec);
+  spec.sliding_window = reader.has("sliding_window") ? reader.positive("sliding_window", kMaxExtent) : 0;
+  reader.finish();
+  return spec;
+}
+
+ArchitectureSpec read_mixtral(const nlohmann::json& config, const std::string& path) {
+  ConfigReader reader(config, path);
+  ArchitectureSpec spec = read_relative(reader, "MixtralForCausalLM");
+  spec.rope = read_rope(reader, spec, {.theta = 1e6});
+  spec.sliding_window = reader.has("sliding_window") ? reader.positive("sliding_window", kMaxExtent) : 0;
+  spec.experts = reader.positive("num_local_experts", kMaxExperts);
+  spec.experts_per_token = reader.positive("num_experts_per_tok", kMaxExperts);
+  if (spec.experts_per_token > spec.experts)
+    reader.wrong("num_experts_per_tok " + std::to_string(spec.experts_per_token) + " is more than num_local_experts " +
+                 std::to_string(spec.experts));
+  reader.finish();
+  return spec;
+}
+
+/// The upper layers slide, where sliding is switched on.
+void read_qwen_window(ConfigReader& reader, ArchitectureSpec& spec) {
+  const std::int64_t full_layers = reader.positive_or("max_window_layers", 28, kMaxExtent);
+  const bool slides = reader.flag_or("use_sliding_window", false);
+  const std::int64_t window = reader.has("sliding_window") ? reader.positive("sliding_window", kMaxExtent) : 0;
+  if (!slides || window == 0) return;
+  spec.sliding_window = window;
+  read_sliding_layers(
+      reader, spec, [](std::int64_t layer, std::int64_t first) { return layer >= first; }, full_layers);
+}
+
+ArchitectureSpec read_qwen2(const nlohmann::json& config, const std::string& path) {
+  ConfigReader reader(config, path);
+  ArchitectureSpec spec = read_relative(reader, "Qwen2ForCausalLM");
+  spec.rope = read_rope(reader, spec);
+  spec.query_bias = spec.key_bias = spec.value_bias = true;
+  read_qwen_window(reader, spec);
+  reader.finish();
+  return spec;
+}
+
+ArchitectureSpec read_qwen3(const nlohmann::json& config, const std::string& path) {
+  ConfigReader reader(config, path);
+  ArchitectureSpec spec = read_relative(reader, "Qwen3ForCausalLM", 128);
+  spec.rope = read_rope(reader, spec);
+  spec.query_key_norm = true;
+  spec.query_bias = spec.key_bias = spec.value_bias = spec.output_bias = reader.flag_or("attention_bias", false);
+  read_qwen_window(reader, spec);
+  reader.finish();
+  return spec;
+}
+
+WeightNames llama_names(const ArchitectureSpec&) { return llama_weight_names(); }
+
+WeightNames mixtral_names(const ArchitectureSpec&) {
+  WeightNames names = llama_weight_names();
+  const std::string mixture = "model.layers.{}.block_sparse_moe.";
+  names.router = weight_place(mixture + "gate");
+  names.linear(LinearKind::Gate) = weight_place(mixture + "experts.{e}.w1");
+  names.linear(LinearKind::Up) = weight_place(mixture + "experts.{e}.w3");
+  names.linear(LinearKind::Down) = weight_place(mixture + "experts.{e}.w2");
+  return names;
+}
+
 }  // namespace
 
-Family llama_family() {
-  Family family;
-  family.architecture = "LlamaForCausalLM";
-  family.read_config = &read_llama_config;
-  family.names.embedding = "model.embed_tokens.weight";
-  family.names.final_norm = "model.norm.weight";
-  family.names.lm_head = "lm_head.weight";
-  family.names.input_norm = "model.layers.{}.input_layernorm.weight";
-  family.names.post_attention_norm = "model.layers.{}.post_attention_layernorm.weight";
-  family.names.linears = {"model.layers.{}.self_attn.q_proj.weight", "model.layers.{}.self_attn.k_proj.weight",
-                          "model.layers.{}.self_attn.v_proj.weight", "model.layers.{}.self_attn.o_proj.weight",
-                          "model.layers.{}.mlp.gate_proj.weight",    "model.layers.{}.mlp.up_proj.weight",
-                          "model.layers.{}.mlp.down_proj.weight"};
-  family.names.ignored_endings = {"rotary_emb.inv_freq"};
-  return family;
+WeightNames llama_weight_names() {
+  const std::string layer = "model.layers.{}.";
+  WeightNames names;
+  names.embedding = {"model.embed_tokens.weight"};
+  names.final_norm = weight_place("model.norm");
+  names.lm_head = weight_place("lm_head");
+  names.input_norm = weight_place(layer + "input_layernorm");
+  names.mlp_norm = weight_place(layer + "post_attention_layernorm");
+  names.query_norm = weight_place(layer + "self_attn.q_norm");
+  names.key_norm = weight_place(layer + "self_attn.k_norm");
+  for (const LinearKind kind : {LinearKind::Q, LinearKind::K, LinearKind::V, LinearKind::O})
+    names.linear(kind) = weight_place(layer + "self_attn." + linear_id(kind));
+  for (const LinearKind kind : {LinearKind::Gate, LinearKind::Up, LinearKind::Down})
+    names.linear(kind) = weight_place(layer + "mlp." + linear_id(kind));
+  names.ignored_endings = {"rotary_emb.inv_freq"};
+  return names;
 }
+
+Family llama_family() { return {"LlamaForCausalLM", "llama", &read_llama, &llama_names, {"model."}, "llama"}; }
+
+Family mistral_family() { return {"MistralForCausalLM", "mistral", &read_mistral, &llama_names, {"model."}, "llama"}; }
+
+Family mixtral_family() {
+  return {"MixtralForCausalLM", "mixtral", &read_mixtral, &mixtral_names, {"model."}, "llama"};
+}
+
+Family qwen2_family() { return {"Qwen2ForCausalLM", "qwen2", &read_qwen2, &llama_names, {"model."}, "qwen2"}; }
+
+Family qwen3_family() { return {"Qwen3ForCausalLM", "qwen3", &read_qwen3, &llama_names, {"model."}, "qwen3"}; }
 
 }  // namespace qs

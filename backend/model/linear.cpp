@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <optional>
@@ -15,9 +16,36 @@ const char* linear_id(LinearKind kind) {
   return kIds[static_cast<std::size_t>(kind)];
 }
 
-std::string linear_name(std::int64_t layer, LinearKind kind) {
+std::string linear_name(std::int64_t layer, LinearKind kind, std::int64_t expert) {
   const bool in_mlp = kind == LinearKind::Gate || kind == LinearKind::Up || kind == LinearKind::Down;
-  return "layers." + std::to_string(layer) + (in_mlp ? ".mlp." : ".self_attn.") + linear_id(kind);
+  std::string name = "layers." + std::to_string(layer) + (in_mlp ? ".mlp." : ".self_attn.");
+  if (expert >= 0) name += "experts." + std::to_string(expert) + ".";
+  return name + linear_id(kind);
+}
+
+std::string router_name(std::int64_t layer) { return "layers." + std::to_string(layer) + ".mlp.router"; }
+
+std::vector<LinearSlot> linear_slots(DecoderBlock& block, std::int64_t layer) {
+  std::vector<LinearSlot> slots;
+  const auto add = [&](LinearKind kind, std::int64_t expert, std::shared_ptr<const LinearOp>& op) {
+    if (op) slots.push_back({layer, kind, expert, linear_name(layer, kind, expert), &op});
+  };
+  for (const LinearKind kind : kLinearKinds) add(kind, -1, block.linear_slot(kind));
+  for (std::size_t i = 0; i < block.experts.size(); ++i) {
+    const auto expert = static_cast<std::int64_t>(i);
+    add(LinearKind::Gate, expert, block.experts[i].gate);
+    add(LinearKind::Up, expert, block.experts[i].up);
+    add(LinearKind::Down, expert, block.experts[i].down);
+  }
+  return slots;
+}
+
+std::vector<LinearSlot> linear_slots(DecoderWeights& weights) {
+  std::vector<LinearSlot> slots;
+  for (std::size_t layer = 0; layer < weights.blocks.size(); ++layer)
+    for (LinearSlot& slot : linear_slots(weights.blocks[layer], static_cast<std::int64_t>(layer)))
+      slots.push_back(std::move(slot));
+  return slots;
 }
 
 bool half_products_work() {
@@ -74,7 +102,9 @@ at::Tensor few_token_product(const at::Tensor& x, const at::Tensor& weight, kern
 
 at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const auto type = kernel_type(weight);
-  const bool few = x.dim() == 2 && x.size(0) > 0 && x.size(0) <= kMaxGemvTokens;
+  const bool differentiates = c10::GradMode::is_enabled() &&
+                              (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad()));
+  const bool few = !differentiates && x.dim() == 2 && x.size(0) > 0 && x.size(0) <= kMaxGemvTokens;
   if (few && type && weight.is_contiguous() && weight.device().is_cpu() && x.scalar_type() == weight.scalar_type()) {
     const at::Tensor y = few_token_product(x, weight, *type);
     return bias.defined() ? y + bias : y;
@@ -121,13 +151,22 @@ std::int64_t DecoderWeights::bytes() const {
       count(linear, linear->bytes());
     }
   };
+  const auto count_norm = [&](const NormWeights& norm) {
+    count_tensor(norm.weight);
+    count_tensor(norm.bias);
+  };
   count_tensor(embedding);
-  count_tensor(final_norm);
-  count_linear(lm_head.get());
+  count_tensor(positions);
+  count_norm(final_norm);
+  for (const auto* linear : {&project_in, &project_out, &lm_head}) count_linear(linear->get());
   for (const DecoderBlock& block : blocks) {
-    count_tensor(block.input_norm);
-    count_tensor(block.post_attention_norm);
+    for (const NormWeights* norm : {&block.input_norm, &block.mlp_norm, &block.attention_output_norm,
+                                    &block.mlp_output_norm, &block.query_norm, &block.key_norm})
+      count_norm(*norm);
+    count_linear(block.router.get());
     for (const auto& linear : block.linears) count_linear(linear.get());
+    for (const ExpertWeights& expert : block.experts)
+      for (const auto* linear : {&expert.gate, &expert.up, &expert.down}) count_linear(linear->get());
   }
   return total;
 }

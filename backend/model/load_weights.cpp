@@ -1,7 +1,10 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstring>
+#include <map>
 #include <string_view>
+#include <utility>
 
 #include "backend/model/decoder.h"
 #include "backend/model/model_source.h"
@@ -44,7 +47,7 @@ at::ScalarType torch_type(StoredType type) {
 
 std::int64_t non_finite(const at::Tensor& x) { return at::logical_not(at::isfinite(x)).sum().item<std::int64_t>(); }
 
-class Loader {
+class Loader final : public WeightSource {
  public:
   Loader(const ModelSource& source, const LoadOptions& options, const JobContext& job)
       : source_(source),
@@ -53,8 +56,34 @@ class Loader {
         job_(job),
         total_(static_cast<std::int64_t>(source.tensors.tensors.size())) {}
 
-  at::Tensor load(const std::string& name) {
-    job_.checkpoint(done_++, total_, "Loading weights");
+  at::Tensor tensor(const TensorPlace& place, std::int64_t layer, std::int64_t expert,
+                    const std::vector<std::int64_t>& shape) override {
+    const bool fused = place.rows.block > 0;
+    const std::string name = stored_name(place, layer, expert);
+    if (fused && std::exchange(fused_layer_, layer) != layer) fused_.clear();
+    const auto known = fused_.find(name);
+    at::Tensor whole = known != fused_.end() ? known->second : converted(name);
+    if (fused) fused_.emplace(name, whole);
+    if (whole.dim() > 2) whole = whole.reshape({-1, whole.size(-1)});
+    if (place.transposed) whole = whole.t();
+    const std::vector<std::int64_t> rows = stored_rows(place, expert, shape.front());
+    if (!rows.empty()) whole = whole.index_select(0, at::tensor(rows, at::kLong));
+    return whole.contiguous();
+  }
+
+  std::shared_ptr<const LinearOp> linear(const WeightPlace& place, bool with_bias, std::int64_t layer,
+                                         std::int64_t expert, std::int64_t out_features,
+                                         std::int64_t in_features) override {
+    const at::Tensor weight = tensor(place.weight, layer, expert, {out_features, in_features});
+    const at::Tensor bias = with_bias ? tensor(place.bias, layer, expert, {out_features}) : at::Tensor();
+    return std::make_shared<DenseLinear>(weight, bias);
+  }
+
+  void finish() const { job_.checkpoint(total_, total_, "Loading weights"); }
+
+ private:
+  at::Tensor converted(const std::string& name) {
+    job_.checkpoint(std::min(done_++, total_), total_, "Loading weights");
     const StoredTensor& stored = source_.tensors.at(name);
     at::Tensor raw = at::empty(stored.shape, torch_type(stored.type));
     if (!stored.bytes.empty()) std::memcpy(raw.data_ptr(), stored.bytes.data(), stored.bytes.size());
@@ -62,7 +91,7 @@ class Loader {
       throw Error(ErrorCode::BadFormat, "'" + source_.tensors.path + "': tensor '" + name + "' has " +
                                             std::to_string(count) + " values of " + std::to_string(stored.size()) +
                                             " that are NaN or infinite. The file is damaged or its training failed.");
-    at::Tensor converted = raw.to(type_);
+    const at::Tensor converted = raw.to(type_);
     if (type_ == at::kHalf && raw.scalar_type() != at::kHalf)
       if (const std::int64_t count = non_finite(converted); count > 0)
         throw Error(ErrorCode::InvalidArgument, "Tensor '" + name + "' has " + std::to_string(count) +
@@ -71,10 +100,9 @@ class Loader {
     return converted;
   }
 
-  void finish() const { job_.checkpoint(total_, total_, "Loading weights"); }
-
- private:
   const ModelSource& source_;
+  std::map<std::string, at::Tensor> fused_;  ///< of one layer: they are asked for once a part
+  std::int64_t fused_layer_ = -1;
   at::ScalarType type_;
   std::string dtype_;
   const JobContext& job_;
@@ -91,22 +119,7 @@ std::shared_ptr<const DecoderWeights> load_weights(const ModelSource& source, co
                                                    const JobContext& job) {
   return translate_torch_errors("Loading '" + source.info.path + "'", [&]() -> std::shared_ptr<const DecoderWeights> {
     Loader loader(source, options, job);
-    const WeightNames& names = source.names;
-    auto weights = std::make_shared<DecoderWeights>();
-    weights->embedding = loader.load(names.embedding);
-    for (std::int64_t layer = 0; layer < source.spec.layers; ++layer) {
-      DecoderBlock block;
-      block.input_norm = loader.load(layer_weight_name(names.input_norm, layer));
-      block.post_attention_norm = loader.load(layer_weight_name(names.post_attention_norm, layer));
-      for (const LinearKind kind : kLinearKinds) {
-        const std::string& pattern = names.linears[static_cast<std::size_t>(kind)];
-        block.linear_slot(kind) = std::make_shared<DenseLinear>(loader.load(layer_weight_name(pattern, layer)));
-      }
-      weights->blocks.push_back(std::move(block));
-    }
-    weights->final_norm = loader.load(names.final_norm);
-    weights->lm_head =
-        std::make_shared<DenseLinear>(source.spec.tied_embeddings ? weights->embedding : loader.load(names.lm_head));
+    auto weights = std::make_shared<DecoderWeights>(assemble_weights(source.spec, source.names, loader));
     loader.finish();
     return weights;
   });

@@ -1,7 +1,9 @@
 #include "backend/model/model_source.h"
 
 #include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "backend/formats/llama2c.h"
@@ -71,8 +73,9 @@ void open_folder(const fs::path& path, ModelSource& source) {
   const Json config = read_json(config_path);
   const Family& family = family_of(config, config_path.string());
   source.spec = family.read_config(config, config_path.string());
-  source.names = family.names;
   source.tensors = read_safetensors_folder(folder);
+  source.names =
+      names_in(family, source.spec, [&](const std::string& name) { return source.tensors.find(name) != nullptr; });
   const auto bos = token_ids(config, "bos_token_id");
   const auto eos = token_ids(config, "eos_token_id");
   if (!bos.empty()) source.info.bos_id = bos.front();
@@ -101,7 +104,7 @@ void open_llama2c(const fs::path& path, ModelSource& source) {
   spec.head_dim = header.head_dim();
   spec.max_context = header.max_context;
   spec.tied_embeddings = header.shared_classifier;
-  source.names = llama_family().names;
+  source.names = llama_family().names(spec);
   source.tensors = std::move(file.tensors);
   source.info.bos_id = 1;
   source.info.eos_id = 2;
@@ -118,13 +121,19 @@ std::string main_dtype(const TensorTable& tensors) {
   return most == bytes.end() ? "" : stored_type_name(most->first);
 }
 
+/// Leading dimensions count as rows.
+std::vector<std::int64_t> as_matrix(const std::vector<std::int64_t>& shape) {
+  if (shape.size() <= 2) return shape;
+  return {std::accumulate(shape.begin(), shape.end() - 1, std::int64_t{1}, std::multiplies<>()), shape.back()};
+}
+
 void check_tensors(const ModelSource& source) {
   const TensorTable& table = source.tensors;
   std::set<std::string> expected;
   for (const auto& [name, shape] : expected_tensors(source.spec, source.names)) {
     const StoredTensor& tensor = table.at(name);
     expected.insert(name);
-    if (tensor.shape != shape)
+    if (as_matrix(tensor.shape) != shape)
       throw Error(ErrorCode::BadFormat, "'" + table.path + "': tensor '" + name + "' has shape " +
                                             shape_text(tensor.shape) + ", the model's description asks for " +
                                             shape_text(shape) + ".");
@@ -134,9 +143,13 @@ void check_tensors(const ModelSource& source) {
                                               "; expected float32, float16, bfloat16 or float64.");
   }
   for (const StoredTensor& tensor : table.tensors) {
-    const bool ignored = std::any_of(source.names.ignored_endings.begin(), source.names.ignored_endings.end(),
-                                     [&](const std::string& ending) { return tensor.name.ends_with(ending); });
-    if (ignored || expected.contains(tensor.name) || tensor.name == source.names.lm_head) continue;
+    const auto any = [](const std::vector<std::string>& parts, const auto& fits) {
+      return std::any_of(parts.begin(), parts.end(), fits);
+    };
+    const bool ignored =
+        any(source.names.ignored_endings, [&](const std::string& ending) { return tensor.name.ends_with(ending); }) ||
+        any(source.names.ignored_beginnings, [&](const std::string& start) { return tensor.name.starts_with(start); });
+    if (ignored || expected.contains(tensor.name) || tensor.name == source.names.lm_head.weight.name) continue;
     throw Error(ErrorCode::BadFormat, "'" + table.path + "' holds tensor '" + tensor.name +
                                           "', which the model's description (" + source.spec.architecture + ", " +
                                           std::to_string(source.spec.layers) +
@@ -188,8 +201,8 @@ void describe(ModelSource& source) {
   info.vocab_size = spec.vocab_size;
   info.max_context = spec.max_context;
   info.tied_embeddings = spec.tied_embeddings;
-  for (const auto& [name, shape] : expected_tensors(spec, source.names))
-    info.parameters += source.tensors.at(name).size();
+  for (const ExpectedTensor& tensor : expected_tensors(spec, source.names))
+    info.parameters += source.tensors.at(tensor.name).size();
   info.dtype = main_dtype(source.tensors);
   info.bytes = source.tensors.bytes();
   info.fingerprint = fingerprint(info.fingerprint, source.tensors);
@@ -212,31 +225,6 @@ const std::vector<ModelFormat>& model_formats() {
       {"Hugging Face folder", &is_folder_model, &open_folder},
       {"llama2.c", &is_llama2c_model, &open_llama2c},
   };
-  return all;
-}
-
-std::vector<std::pair<std::string, std::vector<std::int64_t>>> expected_tensors(const ArchitectureSpec& spec,
-                                                                                const WeightNames& names) {
-  const std::int64_t query_width = spec.heads * spec.head_dim;
-  const std::int64_t kv_width = spec.kv_heads * spec.head_dim;
-  const std::array<std::vector<std::int64_t>, kLinearKinds.size()> shapes = {
-      {{query_width, spec.hidden_size},
-       {kv_width, spec.hidden_size},
-       {kv_width, spec.hidden_size},
-       {spec.hidden_size, query_width},
-       {spec.intermediate_size, spec.hidden_size},
-       {spec.intermediate_size, spec.hidden_size},
-       {spec.hidden_size, spec.intermediate_size}}};
-  std::vector<std::pair<std::string, std::vector<std::int64_t>>> all;
-  all.push_back({names.embedding, {spec.vocab_size, spec.hidden_size}});
-  for (std::int64_t layer = 0; layer < spec.layers; ++layer) {
-    all.push_back({layer_weight_name(names.input_norm, layer), {spec.hidden_size}});
-    for (std::size_t i = 0; i < shapes.size(); ++i)
-      all.push_back({layer_weight_name(names.linears[i], layer), shapes[i]});
-    all.push_back({layer_weight_name(names.post_attention_norm, layer), {spec.hidden_size}});
-  }
-  all.push_back({names.final_norm, {spec.hidden_size}});
-  if (!spec.tied_embeddings) all.push_back({names.lm_head, {spec.vocab_size, spec.hidden_size}});
   return all;
 }
 

@@ -32,10 +32,6 @@ const std::vector<ModelFormat>& model_formats();
 /// @throws Error as Model::load
 ModelSource open_model(const std::filesystem::path& path);
 
-/// The tensors a model of this description has, by name, with their shapes.
-std::vector<std::pair<std::string, std::vector<std::int64_t>>> expected_tensors(const ArchitectureSpec& spec,
-                                                                                const WeightNames& names);
-
 /// Converts the weights to the compute type, one job step a tensor.
 /// @throws Error BadFormat naming a tensor and how many of its values are NaN or infinite
 std::shared_ptr<const DecoderWeights> load_weights(const ModelSource& source, const LoadOptions& options,

@@ -71,14 +71,13 @@ double Variant::weight_bits() const {
   if (!weight_setup_) return stored_bits(model_->info().dtype);
   const auto method = make_weight_method(*weight_setup_);
   double bits = 0.0, elements = 0.0;
-  for (const DecoderBlock& block : weights_->blocks) {
-    for (const LinearKind kind : kLinearKinds) {
-      const LinearOp& linear = block.linear(kind);
-      const double count = static_cast<double>(linear.out_features()) * static_cast<double>(linear.in_features());
-      bits += linear.packed() ? 8.0 * static_cast<double>(linear.bytes())
-                              : count * method->effective_bits(linear.out_features(), linear.in_features());
-      elements += count;
-    }
+  DecoderWeights weights = *weights_;
+  for (const LinearSlot& slot : linear_slots(weights)) {
+    const LinearOp& linear = **slot.op;
+    const double count = static_cast<double>(linear.out_features()) * static_cast<double>(linear.in_features());
+    bits += linear.packed() ? 8.0 * static_cast<double>(linear.bytes())
+                            : count * method->effective_bits(linear.out_features(), linear.in_features());
+    elements += count;
   }
   return elements > 0.0 ? bits / elements : stored_bits(model_->info().dtype);
 }

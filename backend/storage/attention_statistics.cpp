@@ -34,7 +34,8 @@ std::int64_t distance_buckets(std::int64_t tokens) {
          static_cast<std::int64_t>(std::bit_width(static_cast<std::uint64_t>(std::max<std::int64_t>(tokens - 1, 0))));
 }
 
-AttentionStatistics attention_statistics(const at::Tensor& query, const at::Tensor& key, const JobContext& job) {
+AttentionStatistics attention_statistics(const at::Tensor& query, const at::Tensor& key, const AttentionRules& rules,
+                                         const JobContext& job) {
   const at::Tensor q = query.to(at::kCPU, at::kFloat).contiguous(), k = key.to(at::kCPU, at::kFloat).contiguous();
   const std::int64_t heads = q.size(0), tokens = q.size(1), head_dim = q.size(2), kv_heads = k.size(0),
                      shared = heads / kv_heads;
@@ -55,15 +56,18 @@ AttentionStatistics attention_statistics(const at::Tensor& query, const at::Tens
   const std::int64_t step = std::max<std::int64_t>(result.map_factor, 1);
   const std::int64_t block = std::max(step, kBlockElements / std::max<std::int64_t>(heads * tokens, 1) / step * step);
   const at::Tensor keys = k.transpose(1, 2);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
+  const double scale = rules.score_scale > 0.0 ? rules.score_scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
   for (std::int64_t begin = 0; begin < tokens; begin += block) {
     if (job.stop_requested()) throw Cancelled{};
     const std::int64_t rows = std::min(block, tokens - begin);
     const at::Tensor position = at::arange(begin, begin + rows, at::kLong);
-    const at::Tensor future = at::arange(tokens, at::kLong).unsqueeze(0) > position.unsqueeze(1);
+    const at::Tensor distance = position.unsqueeze(1) - at::arange(tokens, at::kLong).unsqueeze(0);
+    at::Tensor hidden = distance < 0;
+    if (rules.sliding_window > 0) hidden = at::logical_or(hidden, distance >= rules.sliding_window);
     const at::Tensor grouped = q.narrow(1, begin, rows).reshape({kv_heads, shared * rows, head_dim});
-    const at::Tensor scores = at::bmm(grouped, keys).view({heads, rows, tokens}).mul_(scale);
-    const at::Tensor masked = scores.masked_fill(future, -std::numeric_limits<float>::infinity());
+    at::Tensor scores = at::bmm(grouped, keys).view({heads, rows, tokens}).mul_(scale);
+    if (rules.score_softcap > 0.0) scores.div_(rules.score_softcap).tanh_().mul_(rules.score_softcap);
+    const at::Tensor masked = scores.masked_fill(hidden, -std::numeric_limits<float>::infinity());
     const at::Tensor lse = at::logsumexp(masked, at::IntArrayRef{2});
     const at::Tensor probability = (masked - lse.unsqueeze(2)).exp_();
     result.log_sum_exp.narrow(1, begin, rows).copy_(lse);

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "backend/types/attention_rules.h"
 #include "backend/types/job.h"
 
 namespace qs {
@@ -20,7 +21,7 @@ std::int64_t distance_buckets(std::int64_t tokens);
 /// Reductions of the attention probabilities of one layer over one window; all f32 on the CPU.
 struct AttentionStatistics {
   std::int64_t tokens = 0;
-  at::Tensor log_sum_exp;       ///< [heads, tokens], of the scaled, masked scores
+  at::Tensor log_sum_exp;       ///< [heads, tokens], of the scaled, soft-capped, masked scores
   at::Tensor entropy;           ///< [heads, tokens], nats
   at::Tensor span_90;           ///< [heads, tokens], the smallest count of newest tokens that hold 90 % of the mass
   at::Tensor mass_by_distance;  ///< [heads, buckets], mean over queries
@@ -35,6 +36,7 @@ struct AttentionStatistics {
 /// Computed in blocks of rows; no tokens x tokens tensor of all heads exists.
 /// @param query  [heads, tokens, head_dim], key [kv_heads, tokens, head_dim], both rotated
 /// @throws Cancelled
-AttentionStatistics attention_statistics(const at::Tensor& query, const at::Tensor& key, const JobContext& job);
+AttentionStatistics attention_statistics(const at::Tensor& query, const at::Tensor& key, const AttentionRules& rules,
+                                         const JobContext& job);
 
 }  // namespace qs

@@ -62,15 +62,6 @@ void check_request(const Model& model, const CaptureRequest& request, const fs::
     throw Error(ErrorCode::InvalidArgument, "'" + path.string() + "' is a folder; expected the name of a file.");
 }
 
-/// Undoes apply_rope: rotating the mirrored vector forward rotates the vector back.
-at::Tensor unrotate(const at::Tensor& x, std::int64_t first_position, const RopeSpec& rope) {
-  const std::int64_t half = x.size(2) / 2;
-  const auto mirror = [&](const at::Tensor& t) {
-    return at::cat({t.narrow(2, 0, half), t.narrow(2, half, half).neg()}, 2);
-  };
-  return mirror(apply_rope(mirror(x.to(at::kFloat)), first_position, rope));
-}
-
 /// Collects a layer at a time and hands it to the writer when the next one begins.
 class CaptureSink final : public TapSink {
  public:
@@ -89,8 +80,9 @@ class CaptureSink final : public TapSink {
       if (request_.taps.count(tap)) keep(tap, tensor);
     }
     if (request_.taps.count("query_pre_rope"))
-      keep("query_pre_rope", unrotate(call.query, call.first_position, model_.spec().rope_of(call.layer)));
-    if (request_.taps.count("attention")) layer_.attention = attention_statistics(call.query, call.key, job_);
+      keep("query_pre_rope", undo_rope(call.query, call.first_position, model_.spec().rope_of(call.layer)));
+    if (request_.taps.count("attention"))
+      layer_.attention = attention_statistics(call.query, call.key, call.rules, job_);
   }
 
   void on_linear_input(std::int64_t layer, LinearKind kind, const at::Tensor& x) override {
@@ -102,6 +94,20 @@ class CaptureSink final : public TapSink {
                                                         (kind == LinearKind::V && before == LinearKind::K) ||
                                                         (kind == LinearKind::Up && before == LinearKind::Gate));
     layer_.activations.emplace_back(linear_name(layer, kind),
+                                    shares ? layer_.activations.back().second : activation_sums(x));
+  }
+
+  void on_router_input(std::int64_t layer, const at::Tensor& x) override {
+    enter(layer);
+    last_kind_ = LinearKind::Down;
+    if (request_.taps.count("activations")) layer_.activations.emplace_back(router_name(layer), activation_sums(x));
+  }
+
+  void on_expert_input(std::int64_t layer, std::int64_t expert, LinearKind kind, const at::Tensor& x) override {
+    enter(layer);
+    if (!request_.taps.count("activations")) return;
+    const bool shares = std::exchange(last_kind_, kind) == LinearKind::Gate && kind == LinearKind::Up;
+    layer_.activations.emplace_back(linear_name(layer, kind, expert),
                                     shares ? layer_.activations.back().second : activation_sums(x));
   }
 
@@ -137,21 +143,36 @@ void write_weights(const DecoderWeights& weights, at::ScalarType type, CaptureWr
   const auto put = [&](const std::string& name, const at::Tensor& weight) {
     if (weight.defined()) writer.write_weight(name, weight.to(at::kCPU, type));
   };
+  const auto put_norm = [&](const std::string& name, const NormWeights& norm) {
+    put(name + ".weight", norm.weight);
+    put(name + ".bias", norm.bias);
+  };
+  const auto put_linear = [&](const std::string& name, const std::shared_ptr<const LinearOp>& op) {
+    if (!op) return;
+    put(name + ".weight", op->weight());
+    if (const auto* dense = dynamic_cast<const DenseLinear*>(op.get())) put(name + ".bias", dense->bias());
+  };
   const auto layers = static_cast<std::int64_t>(weights.blocks.size());
   put("embed_tokens.weight", weights.embedding);
+  put("embed_positions.weight", weights.positions);
+  put_linear("project_in", weights.project_in);
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     job.checkpoint(layer, layers, "Storing weights");
-    const DecoderBlock& block = weights.blocks[static_cast<std::size_t>(layer)];
+    DecoderBlock block = weights.blocks[static_cast<std::size_t>(layer)];
     const std::string prefix = "layers." + std::to_string(layer) + ".";
-    put(prefix + "input_layernorm.weight", block.input_norm);
-    put(prefix + "post_attention_layernorm.weight", block.post_attention_norm);
-    for (const LinearKind kind : kLinearKinds) {
-      if (block.linears[static_cast<std::size_t>(kind)])
-        put(linear_name(layer, kind) + ".weight", block.linear(kind).weight());
-    }
+    put_norm(prefix + "input_layernorm", block.input_norm);
+    put_norm(prefix + (block.mlp_output_norm.defined() ? "pre_feedforward_layernorm" : "post_attention_layernorm"),
+             block.mlp_norm);
+    put_norm(prefix + "post_attention_layernorm", block.attention_output_norm);
+    put_norm(prefix + "post_feedforward_layernorm", block.mlp_output_norm);
+    put_norm(prefix + "self_attn.q_norm", block.query_norm);
+    put_norm(prefix + "self_attn.k_norm", block.key_norm);
+    put_linear(router_name(layer), block.router);
+    for (const LinearSlot& slot : linear_slots(block, layer)) put_linear(slot.name, *slot.op);
   }
-  put("norm.weight", weights.final_norm);
-  if (weights.lm_head) put("lm_head.weight", weights.lm_head->weight());
+  put_norm("norm", weights.final_norm);
+  put_linear("project_out", weights.project_out);
+  put_linear("lm_head", weights.lm_head);
 }
 
 void run_windows(const Model& model, const CaptureRequest& request, hdf5::ElementType type, CaptureWriter& writer,
@@ -236,11 +257,21 @@ CaptureInfo capture(const Model& model, const CaptureRequest& request, const fs:
                  .head_dim = info.head_dim,
                  .hidden_size = info.hidden_size,
                  .rope = model.spec().rope};
+  for (std::int64_t layer = 0; layer < info.layers; ++layer) {
+    header.info.layer_ropes.push_back(model.spec().rope_of(layer));
+    header.info.layer_rules.push_back(model.spec().attention_rules(layer));
+  }
   CaptureStorage storage{.type = storage_type(info, request),
                          .pyramids = request.pyramids,
                          .planned_tokens = static_cast<std::int64_t>(request.ids.size())};
-  for (std::int64_t layer = 0; layer < info.layers; ++layer) {
-    for (const LinearKind kind : kLinearKinds) storage.linears.push_back(linear_name(layer, kind));
+  DecoderWeights weights = model.weights();
+  std::int64_t routed_layers = 0;
+  for (const LinearSlot& slot : linear_slots(weights)) {
+    if (slot.expert >= 0 && slot.layer >= routed_layers) {
+      storage.linears.push_back(router_name(slot.layer));
+      routed_layers = slot.layer + 1;
+    }
+    storage.linears.push_back(slot.name);
   }
   const bool continues = append && fs::exists(path);
   bool worth_keeping = true;

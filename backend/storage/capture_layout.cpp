@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "backend/storage/attention_text.h"
 #include "backend/storage/capture_reader.h"
 #include "backend/types/error.h"
 
@@ -58,6 +59,7 @@ void write_header(hid_t file, const CaptureHeader& header) {
   set_attribute(file, "head_dim", info.head_dim);
   set_attribute(file, "hidden_size", info.hidden_size);
   set_attribute(file, "rope_theta", info.rope.theta);
+  set_attribute(file, "attention", attention_text(info));
   set_attribute(file, "window", header.window);
   set_attribute(file, "complete", std::int64_t{info.complete ? 1 : 0});
 }
@@ -101,6 +103,10 @@ CaptureHeader read_header(hid_t file, const std::filesystem::path& path) {
   }
   info.window = header.window;
   info.rope.theta = hdf5::real_attribute(file, "rope_theta");
+  const std::string attention = hdf5::string_attribute(file, "attention");
+  if (!attention.empty() && !read_attention(attention, info))
+    throw bad("is a damaged capture: its attribute \"attention\" does not describe the attention of " +
+              std::to_string(info.layers) + " layers.");
   return header;
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/types/attention_rules.h"
 #include "backend/types/rope_spec.h"
 
 namespace qs {
@@ -28,8 +29,17 @@ struct CaptureInfo {
   std::int64_t tokens = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden_size = 0;
   std::int64_t window = 0;  ///< tokens of one forward pass; each window is a sequence of its own
   RopeSpec rope;
+  std::vector<RopeSpec> layer_ropes;        ///< [layers]; empty: `rope` in all
+  std::vector<AttentionRules> layer_rules;  ///< [layers]; empty: the usual ones in all
   std::vector<DatasetInfo> datasets;
   std::vector<std::string> linears;  ///< names under /activations, in model order
+
+  const RopeSpec& rope_of(std::int64_t layer) const {
+    return layer_ropes.empty() ? rope : layer_ropes.at(static_cast<std::size_t>(layer));
+  }
+  AttentionRules rules_of(std::int64_t layer) const {
+    return layer_rules.empty() ? AttentionRules{} : layer_rules.at(static_cast<std::size_t>(layer));
+  }
 };
 
 /// Size and time of a capture before it runs.

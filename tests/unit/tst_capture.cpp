@@ -160,7 +160,7 @@ class TstCapture : public QObject {
     at::manual_seed(3);
     const std::int64_t heads = 4, tokens = 300;
     const at::Tensor q = at::randn({heads, tokens, 8}) * 2, k = at::randn({2, tokens, 8});
-    const AttentionStatistics stats = attention_statistics(q, k, {});
+    const AttentionStatistics stats = attention_statistics(q, k, {}, {});
     QCOMPARE(stats.mass_by_distance.size(1), 10);  // distances 0..299
     for (std::int64_t h = 0; h < heads; ++h) {
       const at::Tensor scores = at::matmul(q[h], k[h / 2].t()) / std::sqrt(8.0);
@@ -201,8 +201,8 @@ class TstCapture : public QObject {
   void attentionReductionsDoNotDependOnTheBlocks() {
     at::manual_seed(4);
     const at::Tensor q = at::randn({8, 1500, 4}), k = at::randn({8, 1500, 4});  // several blocks of rows
-    const AttentionStatistics whole = attention_statistics(q, k, {}),
-                              one = attention_statistics(q.narrow(0, 5, 1), k.narrow(0, 5, 1), {});
+    const AttentionStatistics whole = attention_statistics(q, k, {}, {}),
+                              one = attention_statistics(q.narrow(0, 5, 1), k.narrow(0, 5, 1), {}, {});
     QVERIFY(worst(whole.map_mean[5], one.map_mean[0]) < 1e-6);
     QVERIFY(worst(whole.log_sum_exp[5], one.log_sum_exp[0]) < 1e-4);
     QVERIFY(worst(whole.mass_by_distance[5], one.mass_by_distance[0]) < 1e-5);

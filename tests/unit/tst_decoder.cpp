@@ -67,12 +67,12 @@ Tiny tiny_model() {
     return std::make_shared<const qs::DenseLinear>(random({out, in}, seed++) * 0.3);
   };
   tiny.weights.embedding = random({32, 16}, seed++);
-  tiny.weights.final_norm = random({16}, seed++);
+  tiny.weights.final_norm = {random({16}, seed++), {}};
   tiny.weights.lm_head = linear(32, 16);
   for (int layer = 0; layer < 2; ++layer) {
     qs::DecoderBlock block;
-    block.input_norm = random({16}, seed++);
-    block.post_attention_norm = random({16}, seed++);
+    block.input_norm = {random({16}, seed++), {}};
+    block.mlp_norm = {random({16}, seed++), {}};
     block.linears = {linear(16, 16), linear(8, 16),  linear(8, 16), linear(16, 16),
                      linear(24, 16), linear(24, 16), linear(16, 24)};
     tiny.weights.blocks.push_back(block);
@@ -93,7 +93,7 @@ class TestDecoder : public QObject {
  private Q_SLOTS:
   void rotationMatchesTheFormulaInDouble() {
     const at::Tensor x = random({2, 5, 8}, 3);
-    const at::Tensor y = qs::apply_rope(x, 1000, 500000.0);
+    const at::Tensor y = qs::apply_rope(x, 1000, {.theta = 500000.0});
     const auto xa = x.accessor<float, 3>();
     const auto ya = y.accessor<float, 3>();
     for (int h = 0; h < 2; ++h)
@@ -109,13 +109,13 @@ class TestDecoder : public QObject {
 
   void rotationAtPositionZeroChangesNothing() {
     const at::Tensor x = random({3, 1, 8}, 4);
-    QVERIFY(at::equal(qs::apply_rope(x, 0, 10000.0), x));
+    QVERIFY(at::equal(qs::apply_rope(x, 0, {.theta = 10000.0}), x));
   }
 
   void rotatedProductsDependOnTheDistanceOnly() {
     const at::Tensor q = random({1, 1, 16}, 5), k = random({1, 1, 16}, 6);
     const auto product = [&](std::int64_t a, std::int64_t b) {
-      return (qs::apply_rope(q, a, 10000.0) * qs::apply_rope(k, b, 10000.0)).sum().item<double>();
+      return (qs::apply_rope(q, a, {.theta = 10000.0}) * qs::apply_rope(k, b, {.theta = 10000.0})).sum().item<double>();
     };
     QVERIFY(std::abs(product(7, 3) - product(107, 103)) < 1e-4);
   }
@@ -220,8 +220,11 @@ class TestDecoder : public QObject {
       int attentions = 0;
       void on_attention(const qs::AttentionCall& call) override {
         ++attentions;
-        rotated =
-            qs::apply_rope(call.key_pre_rope, call.first_position, 10000.0).sub(call.key).abs().max().item<double>();
+        rotated = qs::apply_rope(call.key_pre_rope, call.first_position, {.theta = 10000.0})
+                      .sub(call.key)
+                      .abs()
+                      .max()
+                      .item<double>();
       }
       void on_linear_input(std::int64_t layer, qs::LinearKind kind, const at::Tensor& x) override {
         names.push_back(qs::linear_name(layer, kind));
