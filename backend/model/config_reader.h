@@ -17,7 +17,7 @@ class ConfigReader {
  public:
   ConfigReader(const nlohmann::json& config, std::string path) : config_(config), path_(std::move(path)) {}
 
-  bool has(const char* key) const;     ///< present and not null
+  bool has(const char* key) const;      ///< present and not null
   bool is_null(const char* key) const;  ///< present and null
   std::int64_t positive(const char* key, std::int64_t maximum);
   std::int64_t positive_or(const char* key, std::int64_t fallback, std::int64_t maximum);
@@ -56,7 +56,7 @@ ActivationKind read_activation(ConfigReader& reader, const char* key, const std:
 /// What a family rotates by when config.json does not say.
 struct RopeDefaults {
   double theta = 10000.0;
-  double rotary_share = 1.0;        ///< partial_rotary_factor
+  double rotary_share = 1.0;  ///< partial_rotary_factor
   const char* theta_key = "rope_theta";
   const char* share_key = "partial_rotary_factor";
   const char* layer_type = nullptr;  ///< which one, where rope_parameters has one for each type of layer
@@ -67,7 +67,7 @@ struct RopeDefaults {
 RopeSpec read_rope(ConfigReader& reader, ArchitectureSpec& spec, const RopeDefaults& defaults = {});
 
 /// sliding_window and which layers have it: layer_types when given, else `slides(layer)`.
-void read_sliding_layers(ConfigReader& reader, ArchitectureSpec& spec, bool (*slides)(std::int64_t layer, std::int64_t period),
-                         std::int64_t period);
+void read_sliding_layers(ConfigReader& reader, ArchitectureSpec& spec,
+                         bool (*slides)(std::int64_t layer, std::int64_t period), std::int64_t period);
 
 }  // namespace qs

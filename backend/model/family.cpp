@@ -19,7 +19,8 @@ struct Refusal {
   const char* reason;
 };
 constexpr Refusal kRefused[] = {
-    {"BloomForCausalLM", "its attention adds ALiBi biases that grow with distance, which KV caches here do not compute"},
+    {"BloomForCausalLM",
+     "its attention adds ALiBi biases that grow with distance, which KV caches here do not compute"},
     {"MptForCausalLM", "its attention adds ALiBi biases that grow with distance, which KV caches here do not compute"},
     {"GPTJForCausalLM", "it rotates neighbouring channels, not halves"},
     {"Qwen2MoeForCausalLM", "it has shared experts beside the routed ones"},
@@ -38,9 +39,9 @@ std::string text_of(const nlohmann::json& config, const char* key) {
 
 const std::vector<Family>& families() {
   static const std::vector<Family> all = {
-      llama_family(),       mistral_family(), mixtral_family(), qwen2_family(), qwen3_family(),
-      gemma_family(),       gemma2_family(),  gemma3_text_family(), gemma3_family(), phi3_family(),
-      opt_family(),         gpt2_family(),    gpt_neox_family(),    falcon_family(),
+      llama_family(), mistral_family(), mixtral_family(),     qwen2_family(),  qwen3_family(),
+      gemma_family(), gemma2_family(),  gemma3_text_family(), gemma3_family(), phi3_family(),
+      opt_family(),   gpt2_family(),    gpt_neox_family(),    falcon_family(),
   };
   return all;
 }

@@ -40,8 +40,8 @@ WeightNames gpt_neox_names(const ArchitectureSpec& spec) {
   std::int64_t offset = 0;
   for (const LinearKind kind : {LinearKind::Q, LinearKind::K, LinearKind::V}) {
     WeightPlace place = weight_place(layer + "attention.query_key_value");
-    place.weight.rows = place.bias.rows = {
-        .offset = offset, .block = spec.head_dim, .period = 3 * spec.head_dim, .count = spec.heads};
+    place.weight.rows =
+        place.bias.rows = {.offset = offset, .block = spec.head_dim, .period = 3 * spec.head_dim, .count = spec.heads};
     names.linear(kind) = place;
     offset += spec.head_dim;
   }

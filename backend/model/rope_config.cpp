@@ -58,14 +58,14 @@ class RopeReader {
   }
 
   void refuse_unknown() const {
-    static const std::vector<std::string> known = {"rope_type",       "type",
-                                                   "rope_theta",      "partial_rotary_factor",
-                                                   "factor",          "original_max_position_embeddings",
-                                                   "low_freq_factor", "high_freq_factor",
-                                                   "beta_fast",       "beta_slow",
+    static const std::vector<std::string> known = {"rope_type",        "type",
+                                                   "rope_theta",       "partial_rotary_factor",
+                                                   "factor",           "original_max_position_embeddings",
+                                                   "low_freq_factor",  "high_freq_factor",
+                                                   "beta_fast",        "beta_slow",
                                                    "attention_factor", "mscale",
-                                                   "mscale_all_dim",  "short_factor",
-                                                   "long_factor",     "truncate",
+                                                   "mscale_all_dim",   "short_factor",
+                                                   "long_factor",      "truncate",
                                                    "finetuned"};
     for (const auto& [name, value] : settings_.items())
       if (!value.is_null() && std::find(known.begin(), known.end(), name) == known.end())

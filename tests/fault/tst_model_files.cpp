@@ -95,11 +95,11 @@ class TestModelFiles : public QObject {
     };
     row("unknown architecture", "architectures", R"(["MambaForCausalLM"])", ErrorCode::Unsupported, "LlamaForCausalLM");
     row("no architecture", "architectures", "null", ErrorCode::BadFormat, "names no architecture");
-    row("rope scaling", "rope_scaling", R"({"rope_type":"llama3","factor":8})", ErrorCode::Unsupported, "rope_scaling");
-    row("rope parameters", "rope_parameters", R"({"rope_type":"yarn"})", ErrorCode::Unsupported, "rope_parameters");
-    row("attention bias", "attention_bias", "true", ErrorCode::Unsupported, "attention_bias = true");
-    row("mlp bias", "mlp_bias", "true", ErrorCode::Unsupported, "mlp_bias");
-    row("activation", "hidden_act", "\"gelu\"", ErrorCode::Unsupported, "hidden_act");
+    row("rope scaling", "rope_scaling", R"({"rope_type":"novel","factor":8})", ErrorCode::Unsupported, "rope_scaling");
+    row("rope parameters", "rope_parameters", R"({"rope_type":"novel"})", ErrorCode::Unsupported, "rope_parameters");
+    row("biases that the file lacks", "attention_bias", "true", ErrorCode::NotFound, "q_proj.bias");
+    row("mlp biases that the file lacks", "mlp_bias", "true", ErrorCode::NotFound, "gate_proj.bias");
+    row("activation", "hidden_act", "\"mish\"", ErrorCode::Unsupported, "hidden_act");
     row("sliding window", "sliding_window", "4096", ErrorCode::Unsupported, "sliding_window");
     row("quantized checkpoint", "quantization_config", R"({"bits":4})", ErrorCode::Unsupported, "quantization_config");
     row("negative layers", "num_hidden_layers", "-2", ErrorCode::BadFormat, "num_hidden_layers is -2");
@@ -127,10 +127,10 @@ class TestModelFiles : public QObject {
 
   void allThatIsNotUnderstoodIsSaidAtOnce() {
     TinyModel tiny;
-    tiny.config["attention_bias"] = true;
-    tiny.config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 2}};
+    tiny.config["qk_norm"] = true;
+    tiny.config["rope_scaling"] = {{"rope_type", "novel"}, {"factor", 2}};
     tiny.write(folder_);
-    expect([&] { load(); }, ErrorCode::Unsupported, {"attention_bias", "rope_scaling", "config.json"});
+    expect([&] { load(); }, ErrorCode::Unsupported, {"qk_norm", "rope_scaling", "config.json"});
   }
 
   void neutralSettingsAreAccepted() {
