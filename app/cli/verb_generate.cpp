@@ -3,18 +3,31 @@
 #include "backend/model/generate.h"
 
 namespace qs::cli {
+namespace {
+
+std::string ids_text(const std::vector<std::int64_t>& ids) {
+  std::string text;
+  for (const std::int64_t id : ids) text += (text.empty() ? "" : ",") + std::to_string(id);
+  return text;
+}
+
+}  // namespace
 
 void add_generate(CLI::App& app, Cli& cli) {
   struct Options {
     VariantOptions variant;
     std::string prompt;
+    std::vector<std::int64_t> prompt_ids;
     SamplingOptions sampling;
     bool ignore_eos = false;
   };
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("generate", "continue a text");
   add_variant_options(*verb, options->variant);
-  verb->add_option("--prompt", options->prompt, "text to continue");
+  CLI::Option* prompt = verb->add_option("--prompt", options->prompt, "text to continue");
+  verb->add_option("--prompt-ids", options->prompt_ids, "token ids to continue, as 1,2,3; needs no tokenizer")
+      ->delimiter(',')
+      ->excludes(prompt);
   verb->add_option("--max-tokens", options->sampling.max_tokens, "tokens to make")->check(CLI::Range(1, 1 << 20));
   verb->add_option("--seed", options->sampling.seed, "of the sampler");
   verb->add_option("--temperature", options->sampling.temperature, "0 is greedy")->check(CLI::Range(0.0, 100.0));
@@ -29,8 +42,10 @@ void add_generate(CLI::App& app, Cli& cli) {
       const auto variant = build(options->variant, weights, kv, job.part(0.0, 0.5));
       SamplingOptions sampling = options->sampling;
       sampling.stop_at_eos = !options->ignore_eos;
-      const GenerationResult result = generate(*variant, encode_with_bos(variant->model().tokenizer(), options->prompt),
-                                               sampling, {}, job.part(0.5, 1.0));
+      const std::vector<std::int64_t> ids = options->prompt_ids.empty()
+                                                ? encode_with_bos(variant->model().tokenizer(), options->prompt)
+                                                : options->prompt_ids;
+      const GenerationResult result = generate(*variant, ids, sampling, {}, job.part(0.5, 1.0));
       Output output;
       output.json = {{"prompt_ids", result.prompt_ids},
                      {"ids", result.ids},
@@ -44,7 +59,8 @@ void add_generate(CLI::App& app, Cli& cli) {
                      {"tokens_per_second", result.tokens_per_second()},
                      {"kv_bytes", result.cache.bytes()},
                      {"kv_bytes_full_precision", result.cache.bytes_if_f16}};
-      output.text = options->prompt + result.text + "\n\n" + variant->label().text() + ": " +
+      const std::string text = variant->model().has_tokenizer() ? options->prompt + result.text : ids_text(result.ids);
+      output.text = text + "\n\n" + variant->label().text() + ": " +
                     std::to_string(result.ids.size()) + " tokens, " + fixed(result.tokens_per_second(), 1) +
                     " tokens/s after a prompt of " + std::to_string(result.prompt_ids.size()) + " tokens in " +
                     fixed(result.seconds_prefill * 1e3, 1) + " ms; KV cache " + bytes_text(result.cache.bytes()) +

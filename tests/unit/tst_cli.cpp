@@ -17,6 +17,8 @@ class TestCli : public QObject {
   void inspectShowsTheModelCard();
   void captureStatsAndApplyAgree();
   void generateReproducesTheGoldenIds();
+  void modelsWithoutATokenizerTakeIds_data();
+  void modelsWithoutATokenizerTakeIds();
   void sameSeedSameText();
   void evalGivesEveryTaskItsErrorAndProtocol();
   void alphaSweepReportsEveryPoint();
@@ -123,6 +125,29 @@ void TestCli::generateReproducesTheGoldenIds() {
   QCOMPARE(result.json()["prompt_ids"].toArray(), golden["prompt_ids"].toArray());
   QCOMPARE(result.json()["ids"].toArray(), golden["greedy_ids"].toArray());
   QVERIFY(result.json()["kv_bytes"].toInt() > 0);
+}
+
+void TestCli::modelsWithoutATokenizerTakeIds_data() {
+  QTest::addColumn<QString>("architecture");
+  QTest::newRow("mixtral") << "MixtralForCausalLM";
+  QTest::newRow("gemma3") << "Gemma3ForCausalLM";
+  QTest::newRow("opt_350m") << "OPTForCausalLM";
+  QTest::newRow("falcon_40b") << "FalconForCausalLM";
+}
+void TestCli::modelsWithoutATokenizerTakeIds() {
+  QFETCH(QString, architecture);
+  const QString model = QStringLiteral(QS_TEST_DATA "/families/") + QTest::currentDataTag();
+  const CliResult inspected = run_cli({"inspect", model, "--json"});
+  QVERIFY2(inspected.status == 0, inspected.error);
+  QCOMPARE(inspected.json()["architecture"].toString(), architecture);
+  const CliResult result =
+      run_cli({"generate", model, "--prompt-ids", "5,9,41", "--max-tokens", "6", "--ignore-eos", "--json"});
+  QVERIFY2(result.status == 0, result.error);
+  QCOMPARE(result.json()["prompt_ids"].toArray(), (QJsonArray{5, 9, 41}));
+  QCOMPARE(result.json()["ids"].toArray().size(), 6);
+  const CliResult text = run_cli({"generate", model, "--prompt", "Once"});
+  QVERIFY(text.status != 0);
+  QVERIFY2(text.error.contains("tokenizer"), text.error);
 }
 
 void TestCli::sameSeedSameText() {
