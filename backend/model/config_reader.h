@@ -61,6 +61,7 @@ struct RopeDefaults {
   const char* share_key = "partial_rotary_factor";
   const char* layer_type = nullptr;  ///< which one, where rope_parameters has one for each type of layer
   bool yarn_is_longrope = false;     ///< Phi-3
+  bool linear_extends = true;        ///< max_position_embeddings is the context before linear scaling
 };
 /// rope_theta with rope_scaling (older files) or rope_parameters (newer ones). Extends spec.max_context to what the
 /// scaling reaches. Needs head_dim and max_context.

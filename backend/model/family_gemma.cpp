@@ -71,11 +71,11 @@ ArchitectureSpec read_gemma3(ConfigReader& reader, const char* architecture) {
   std::int64_t period = reader.positive_or("sliding_window_pattern", 6, kMaxExtent);
   if (reader.has("_sliding_window_pattern")) period = reader.positive("_sliding_window_pattern", kMaxExtent);
   read_sliding_layers(reader, spec, &all_but_last, period);
-  spec.rope = read_rope(reader, spec, {.theta = 1e6, .layer_type = "full_attention"});
+  spec.rope = read_rope(reader, spec, {.theta = 1e6, .layer_type = "full_attention", .linear_extends = false});
   // Older files scale only the full layers and give the sliding ones a base frequency of their own.
   const nlohmann::json& newer = reader.value("rope_parameters");
   if (newer.is_object() && newer.contains("sliding_attention")) {
-    spec.sliding_rope = read_rope(reader, spec, {.layer_type = "sliding_attention"});
+    spec.sliding_rope = read_rope(reader, spec, {.layer_type = "sliding_attention", .linear_extends = false});
   } else {
     spec.sliding_rope.emplace();
     spec.sliding_rope->theta = reader.real_or("rope_local_base_freq", 10000.0);

@@ -172,6 +172,7 @@ RopeSpec read_rope(ConfigReader& reader, ArchitectureSpec& spec, const RopeDefau
             : std::sqrt(1.0 + std::log(rope.factor) / std::log(static_cast<double>(rope.original_context)));
     rope.attention_factor = settings.real_or("attention_factor", usual);
   }
+  if (rope.scaling == RopeScaling::Linear && !defaults.linear_extends) return rope;
   const double reach = static_cast<double>(rope.original_context) * rope.factor;
   spec.max_context = std::clamp<std::int64_t>(static_cast<std::int64_t>(std::min(reach, 1e9)), spec.max_context,
                                               std::max(spec.max_context, kMaxContext));

@@ -65,7 +65,7 @@ class TestFamilyConfigs : public QObject {
         R"({"rope_parameters":{"full_attention":{"rope_type":"proportional","rope_theta":1e6},)"
         R"("sliding_attention":{"rope_type":"default","rope_theta":1e4}}})",
         no, "rope_parameters");
-    row("phi3", R"({"partial_rotary_factor":0.3})", bad, "partial_rotary_factor");
+    row("phi3", R"({"partial_rotary_factor":0.4})", bad, "partial_rotary_factor");
     row("phi3_longrope", R"({"rope_scaling":{"type":"longrope","short_factor":[1,1],"long_factor":[1,1,1,1]}})", bad,
         "short_factor should be a list of 4");
     row("phi3_longrope",

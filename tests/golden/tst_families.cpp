@@ -1,8 +1,10 @@
 // Every family against the transformers library: logits, hidden states, keys, values and every tap.
 #include <ATen/ATen.h>
 
+#include <QTemporaryDir>
 #include <QtTest>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "backend/evaluation/calibrate.h"
 #include "backend/methods/smoothing.h"
@@ -215,6 +217,11 @@ class TestFamilies : public QObject {
     if (family.has("short_logits"))  // the library pads the batch on the left and masks the padding
       QVERIFY(largest_difference(together.narrow(0, 0, static_cast<std::int64_t>(other.size())),
                                  family.at("short_logits")) < kTolerance);
+  }
+
+  void linearScalingSaysHowFarItReaches() {
+    QCOMPARE(family_case("llama_linear").model->info().max_context, 256);  // 4 times max_position_embeddings
+    QCOMPARE(family_case("gemma3").model->info().max_context, 64);         // which here is the scaled context already
   }
 
   void textsAreLongerThanWindowsAndOriginalContexts() {
