@@ -141,6 +141,31 @@ class TstCapture : public QObject {
     }
   }
 
+  void everyLayerKeepsItsRotationAndItsRules() {
+    for (const char* name : {"gemma3", "gemma2", "phi3_longrope", "llama_yarn", "mixtral", "gpt2"}) {
+      const auto model = Model::load(std::filesystem::path(QS_TEST_DATA "/families") / name, {}, {});
+      CaptureRequest wanted;
+      for (std::int64_t i = 0; i < 30; ++i) wanted.ids.push_back(3 + i * 7 % 90);
+      wanted.taps = {"key", "key_pre_rope", "query", "query_pre_rope", "attention", "activations"};
+      capture(*model, wanted, at("layers.h5"), false, {});
+      const auto reader = CaptureReader::open(at("layers.h5"));
+      for (std::int64_t layer = 0; layer < model->spec().layers; ++layer) {
+        const RopeSpec& rope = reader->info().rope_of(layer);
+        QVERIFY2(rope == model->spec().rope_of(layer), name);
+        QVERIFY2(reader->info().rules_of(layer) == model->spec().attention_rules(layer), name);
+        for (const auto& [before, after] : {std::pair{"key_pre_rope", "key"}, {"query_pre_rope", "query"}})
+          QVERIFY(worst(apply_rope(tensor(reader->read_layer(layer, before)), 0, rope),
+                        tensor(reader->read_layer(layer, after))) < 0.02);  // stored in float16
+      }
+      DecoderWeights weights = model->weights();
+      for (const LinearSlot& slot : linear_slots(weights)) {
+        const auto& linears = reader->info().linears;
+        const bool there = std::find(linears.begin(), linears.end(), slot.name) != linears.end();
+        QVERIFY2(there || slot.expert >= 0, slot.name.c_str());
+      }
+    }
+  }
+
   void logSumExpRecomputesAttentionRows() {
     capture(*stories(), request(300), at("lse.h5"), false, {});
     const auto reader = CaptureReader::open(at("lse.h5"));
