@@ -10,6 +10,7 @@
 #include "backend/method.h"
 #include "backend/model/decoder.h"
 #include "backend/model/generate.h"
+#include "backend/tokenizer/chat_template.h"
 #include "backend/types/error.h"
 
 namespace qs {
@@ -36,9 +37,20 @@ QString executionText(const Variant& variant) {
   return parts.isEmpty() ? ChatView::tr("full precision") : parts.join(QStringLiteral(", "));
 }
 
-/// What the models read: there is no chat template.
-QString renderedPrompt(const ChatRequest& request) {
-  return request.system.isEmpty() ? request.prompt : request.system + QStringLiteral("\n\n") + request.prompt;
+RenderedPrompt renderedPrompt(const ChatRequest& request, const Tokenizer& tokenizer) {
+  return render_prompt(tokenizer, choose_chat_format(tokenizer.chat_template(), request.chatTemplate),
+                       request.system.toStdString(), request.prompt.toStdString());
+}
+
+/// The message in the command that repeats it. @param text  as it was sent; edited prefixes exist in the window only
+QString promptOption(const ChatRequest& request, ChatKind kind, const QString& text) {
+  const auto quoted = [](QString words) {
+    return QStringLiteral("'%1'").arg(words.replace(u'\'', QStringLiteral("'\\''")));
+  };
+  if (kind == ChatKind::Raw || kind == ChatKind::Custom) return QStringLiteral("--prompt ") + quoted(text);
+  const QString system = request.system.isEmpty() ? QString() : QStringLiteral(" --system ") + quoted(request.system);
+  return QStringLiteral("--chat ") + quoted(request.prompt) + system + QStringLiteral(" --template ") +
+         QString::fromUtf8(chat_kind_id(kind));
 }
 
 bool sameVocabulary(const Model& a, const Model& b, const std::string& text) {
@@ -50,7 +62,8 @@ bool sameVocabulary(const Model& a, const Model& b, const std::string& text) {
 
 struct ChatPresenter::Run {
   ChatRequest request;
-  std::string text;
+  std::string text;  // as the reference's template writes it
+  ChatKind kind = ChatKind::Raw;
   std::vector<std::shared_ptr<TokenRing>> rings;
   std::vector<std::stop_source> stops;
   std::vector<std::shared_ptr<const Variant>> variants;
@@ -68,10 +81,11 @@ ChatPresenter::ChatPresenter(Workbench& workbench, ChatView& view) : workbench_(
   connect(&workbench_, &Workbench::modelsChanged, this, &ChatPresenter::showVariants);
   connect(&workbench_, &Workbench::sessionReplaced, this, [this] {
     learned_.clear();
+    detected_for_.clear();
     stop(-1);
     showVariants();
   });
-  view_.setTemplateNote(tr("No chat template: the prompt is continued as raw text."));
+  connect(&view_, &ChatView::columnsChanged, this, &ChatPresenter::detectTemplate);
   showVariants();
 }
 
@@ -104,6 +118,33 @@ void ChatPresenter::showVariants() {
   }
   if (view_.state() == ViewState::Empty) view_.setState(ViewState::Ready);
   chooseColumns();
+  detectTemplate();
+}
+
+void ChatPresenter::detectTemplate() {
+  const QStringList columns = view_.columns();
+  const auto entry = columns.isEmpty() ? std::nullopt : workbench_.variantEntry(columns.first());
+  const auto model = entry ? workbench_.modelEntry(entry->modelId) : std::nullopt;
+  if (!model || detected_for_ == entry->modelId) return;
+  detected_for_ = entry->modelId;
+  struct Found {
+    bool hasTemplate = false;
+    std::optional<ChatKind> kind;
+  };
+  workbench_.jobs().compute(
+      tr("Chat template"), view_.viewId(), JobLane::Interactive,
+      [path = workbench_.resolvePath(model->path).toStdString()](const JobContext&) {
+        const std::string text = read_chat_template(path);
+        const auto format = recognise_chat_template(text);
+        return Found{!text.empty(), format ? std::optional(format->kind) : std::nullopt};
+      },
+      this,
+      [this, id = detected_for_](const Found& found) {
+        if (id == detected_for_) view_.setDetectedTemplate(found.hasTemplate, found.kind);
+      },
+      [this](const JobStatus& status) {
+        if (status.state == JobState::Failed) view_.setDetectedTemplate(false, std::nullopt);
+      });
 }
 
 void ChatPresenter::chooseColumns() {
@@ -164,9 +205,8 @@ void ChatPresenter::send(const ChatRequest& request) {
   const auto run = std::make_shared<Run>();
   const auto count = static_cast<std::size_t>(request.variantIds.size());
   run->request = request;
-  const QString text = renderedPrompt(request);
-  run->text = text.toStdString();
-  view_.beginRun(text, 0, request.lockStep, request.together);
+  view_.beginRun(request.system.isEmpty() ? request.prompt : request.system + QStringLiteral("\n\n") + request.prompt,
+                 0, request.lockStep, request.together);
   for (int i = 0; i < view_.columnCount(); ++i) run->rings.push_back(view_.column(i)->ring());
   run->stops.resize(count);
   run->variants.resize(count);
@@ -283,7 +323,12 @@ void ChatPresenter::send(const ChatRequest& request) {
         job.checkpoint(static_cast<std::int64_t>(i), static_cast<std::int64_t>(count * 10), "Prepare variants");
         run->variants[i] = workbench.buildVariant(run->request.variantIds[static_cast<int>(i)],
                                                   JobContext(run->stops[i].get_token(), {}));
-        run->prompts[i] = encode_with_bos(run->variants[i]->model().tokenizer(), run->text);
+        const Tokenizer& tokenizer = run->variants[i]->model().tokenizer();
+        RenderedPrompt prompt = renderedPrompt(run->request, tokenizer);
+        run->prompts[i] = std::move(prompt.ids);
+        if (i > 0) return;
+        run->text = std::move(prompt.text);
+        run->kind = choose_chat_format(tokenizer.chat_template(), run->request.chatTemplate).kind;
       });
     }
     tell([n = static_cast<int>(run->prompts[0].size())](ChatPresenter& p) { p.view_.setPromptTokens(n); });
@@ -347,15 +392,14 @@ void ChatPresenter::send(const ChatRequest& request) {
     p.program = QStringLiteral("Quantoscope " QUANTOSCOPE_VERSION);
     if (const auto entry = workbench_.variantEntry(run->request.variantIds.last())) {
       const auto model = workbench_.modelEntry(entry->modelId);
-      p.command =
-          QStringLiteral("quantoscope-cli generate %1%2%3 --prompt '%4' --max-tokens %5 --seed %6 --temperature %7")
-              .arg(model ? workbench_.resolvePath(model->path) : entry->modelId,
-                   entry->kv.isEmpty() ? QString() : QStringLiteral(" --kv '%1'").arg(entry->kv),
-                   entry->weights.isEmpty() ? QString() : QStringLiteral(" --weights '%1'").arg(entry->weights),
-                   QString::fromStdString(run->text).replace(u'\'', QStringLiteral("'\\''")))
-              .arg(run->request.sampling.max_tokens)
-              .arg(run->request.sampling.seed)
-              .arg(run->request.sampling.temperature);
+      p.command = QStringLiteral("quantoscope-cli generate %1%2%3 %4 --max-tokens %5 --seed %6 --temperature %7")
+                      .arg(model ? workbench_.resolvePath(model->path) : entry->modelId,
+                           entry->kv.isEmpty() ? QString() : QStringLiteral(" --kv '%1'").arg(entry->kv),
+                           entry->weights.isEmpty() ? QString() : QStringLiteral(" --weights '%1'").arg(entry->weights),
+                           promptOption(run->request, run->kind, QString::fromStdString(run->text)))
+                      .arg(run->request.sampling.max_tokens)
+                      .arg(run->request.sampling.seed)
+                      .arg(run->request.sampling.temperature);
     }
     view_.setProvenance(p);
     view_.endRun();
@@ -368,14 +412,15 @@ void ChatPresenter::previewPrompt(const ChatRequest& request) {
   if (!entry) return;
   workbench_.jobs().compute(
       tr("Tokens of the prompt"), view_.viewId(), JobLane::Interactive,
-      [&workbench = workbench_, model_id = entry->modelId,
-       text = renderedPrompt(request).toStdString()](const JobContext& job) {
+      [&workbench = workbench_, model_id = entry->modelId, request](const JobContext& job) {
         const auto model = workbench.loadModel(model_id, job);
         const Tokenizer& tokenizer = model->tokenizer();
         PromptPreview preview;
         preview.tokenizer = QStringLiteral("%1 · %2").arg(QString::fromStdString(tokenizer.kind()),
                                                           QString::fromStdString(model->info().name));
-        for (const std::int64_t id : encode_with_bos(tokenizer, text)) {
+        const RenderedPrompt prompt = renderedPrompt(request, tokenizer);
+        preview.text = QString::fromStdString(prompt.text);
+        for (const std::int64_t id : prompt.ids) {
           preview.ids.append(id);
           preview.texts.append(QString::fromStdString(tokenizer.token_text(id)));
         }

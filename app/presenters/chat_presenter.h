@@ -25,6 +25,7 @@ class ChatPresenter : public QObject {
   void stop(int column);
   void checkDeterminism();
   void previewPrompt(const ChatRequest& request);
+  void detectTemplate();  ///< of the reference's model
   void learn(const QString& variantId, double kvBits, double weightBits, const QString& execution);
 
   Workbench& workbench_;
@@ -32,6 +33,7 @@ class ChatPresenter : public QObject {
   QHash<QString, ChatVariant> learned_;
   std::shared_ptr<Run> run_;
   quint64 job_ = 0;
+  QString detected_for_;  ///< model id
 };
 
 }  // namespace qs

@@ -1,11 +1,13 @@
 #include <QApplication>
 #include <QClipboard>
 #include <QComboBox>
+#include <QDialog>
 #include <QElapsedTimer>
 #include <QFileInfo>
 #include <QFrame>
 #include <QJsonObject>
 #include <QLabel>
+#include <QLineEdit>
 #include <QPlainTextEdit>
 #include <QSignalSpy>
 #include <QTemporaryDir>
@@ -167,11 +169,55 @@ class ChatViewTest : public QObject {
     QSignalSpy asked(&chat.view, &ChatView::promptPreviewRequested);
     QTest::mouseClick(chat.view.findChild<QToolButton*>("prompt_tokens"), Qt::LeftButton);
     QCOMPARE(asked.count(), 1);
-    chat.view.showPromptPreview({"SentencePiece BPE", {1, 9038}, {"<s>", " Once"}});
+    chat.view.showPromptPreview({"SentencePiece BPE", {1, 9038}, {"<s>", " Once"}, "[INST] Once [/INST]"});
     auto* text = chat.view.findChild<QTextBrowser*>("prompt_preview_text");
     QVERIFY(text);
     QVERIFY(text->toPlainText().contains("9038") && text->toPlainText().contains("␣Once"));
+    auto* whole = chat.view.findChild<QTextBrowser*>("prompt_preview_whole");
+    QVERIFY(whole);
+    QCOMPARE(whole->toPlainText(), QStringLiteral("[INST] Once [/INST]"));
     text->window()->close();
+  }
+
+  void theChatTemplateIsFoundChosenAndEdited() {
+    Chat chat(2);
+    auto* kind = chat.view.findChild<QComboBox*>("chat_template");
+    QVERIFY(kind);
+    QCOMPARE(kind->currentText(), QStringLiteral("Auto: raw text"));
+    QVERIFY(kind->toolTip().contains("brings no template"));
+    chat.view.setDetectedTemplate(true, ChatKind::ChatMl);
+    QCOMPARE(kind->currentText(), QStringLiteral("Auto: ChatML"));
+    QVERIFY(chat.view.request().chatTemplate.automatic);
+    chat.view.setDetectedTemplate(true, std::nullopt);
+    QCOMPARE(kind->currentText(), QStringLiteral("Auto: raw text"));
+    QVERIFY(kind->toolTip().contains("role prefixes"));
+
+    QSignalSpy saved(&chat.view, &ChatView::settingsChanged);
+    kind->setFocus();
+    QTest::keyClick(kind, Qt::Key_Down);
+    QTest::keyClick(kind, Qt::Key_Down);
+    QCOMPARE(kind->currentText(), QStringLiteral("ChatML"));
+    QVERIFY(saved.count() > 0);
+    QCOMPARE(static_cast<int>(chat.view.request().chatTemplate.kind), static_cast<int>(ChatKind::ChatMl));
+
+    QTest::mouseClick(chat.view.findChild<QToolButton*>("edit_chat_template"), Qt::LeftButton);
+    auto* dialog = chat.view.findChild<QDialog*>("chat_template_dialog");
+    QVERIFY(dialog);
+    auto* prefix = dialog->findChild<QLineEdit*>("user_prefix");
+    QCOMPARE(prefix->text(), QStringLiteral("<|im_start|>user\\n"));
+    prefix->selectAll();
+    QTest::keyClicks(prefix, "Q:\\n\\\\");
+    dialog->accept();
+    const ChatTemplateChoice choice = chat.view.request().chatTemplate;
+    QCOMPARE(static_cast<int>(choice.kind), static_cast<int>(ChatKind::Custom));
+    QCOMPARE(QString::fromStdString(choice.custom.user_prefix), QStringLiteral("Q:\n\\"));
+    QCOMPARE(choice.custom.assistant_prefix, std::string("<|im_start|>assistant\n"));
+
+    Chat other(2);
+    other.view.restoreSettings(chat.view.saveSettings());
+    QVERIFY(other.view.request().chatTemplate == choice);
+    other.view.restoreSettings({});
+    QVERIFY(other.view.request().chatTemplate.automatic);
   }
 
   void theFirstDivergenceIsMarkedInAllColumns() {

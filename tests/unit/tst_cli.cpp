@@ -19,6 +19,8 @@ class TestCli : public QObject {
   void generateReproducesTheGoldenIds();
   void modelsWithoutATokenizerTakeIds_data();
   void modelsWithoutATokenizerTakeIds();
+  void aChatIsWrittenInTheTemplateThatIsNamed();
+  void tokenizeShowsPlaces();
   void sameSeedSameText();
   void evalGivesEveryTaskItsErrorAndProtocol();
   void alphaSweepReportsEveryPoint();
@@ -148,6 +150,32 @@ void TestCli::modelsWithoutATokenizerTakeIds() {
   const CliResult text = run_cli({"generate", model, "--prompt", "Once"});
   QVERIFY(text.status != 0);
   QVERIFY2(text.error.contains("tokenizer"), text.error);
+}
+
+void TestCli::aChatIsWrittenInTheTemplateThatIsNamed() {
+  const CliResult result = run_cli({"generate", kSample, "--chat", "The king", "--system", "Be brief.", "--template",
+                                    "llama-2", "--max-tokens", "4", "--json"});
+  QVERIFY2(result.status == 0, result.error);
+  QCOMPARE(result.json()["chat"]["text"].toString(),
+           QStringLiteral("<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nThe king [/INST]"));
+  QCOMPARE(result.json()["prompt_ids"][0].toInt(), 1);
+  const CliResult unknown = run_cli({"generate", kSample, "--chat", "The king"});
+  QCOMPARE(unknown.status, 1);
+  QVERIFY2(unknown.error.contains("brings no chat template") && unknown.error.contains("llama-3"), unknown.error);
+  QCOMPARE(run_cli({"generate", kSample, "--chat", "x", "--template", "alpaca"}).status, 2);
+}
+
+void TestCli::tokenizeShowsPlaces() {
+  const CliResult result = run_cli({"tokenize", kSample, "--text", "Once upon \u00e9", "--json"});
+  QVERIFY2(result.status == 0, result.error);
+  QVERIFY(result.json()["exact_places"].toBool());
+  QCOMPARE(result.json()["prefix_ids"].toArray(), (QJsonArray{1}));
+  const QJsonArray tokens = result.json()["tokens"].toArray();
+  QCOMPARE(tokens.size(), result.json()["ids"].toArray().size());
+  QCOMPARE(tokens.first()["begin"].toInt(), 0);
+  QCOMPARE(tokens.last()["end"].toInt(), 12);
+  QCOMPARE(run_cli({"tokenize", kSample}).status, 2);
+  QVERIFY(run_cli({"tokenize", kSample, "--text", "Once", "--ids"}).out.trimmed().size() > 0);
 }
 
 void TestCli::sameSeedSameText() {

@@ -6,7 +6,6 @@
 #include <QHBoxLayout>
 #include <QJsonArray>
 #include <QKeyEvent>
-#include <QLabel>
 #include <QLineEdit>
 #include <QMenu>
 #include <QPainter>
@@ -21,6 +20,7 @@
 #include "widgets/models/plain_table_model.h"
 #include "widgets/selection_hub.h"
 #include "widgets/views/chat_controls.h"
+#include "widgets/views/chat_template_box.h"
 #include "widgets/views/divergence_timeline.h"
 #include "widgets/views/token_flow.h"
 
@@ -167,13 +167,12 @@ void ChatView::makePromptBox(QWidget* parent, QBoxLayout* column) {
   system_->setObjectName(QStringLiteral("system_prompt"));
   system_->setAccessibleName(tr("System prompt"));
   system_->setPlaceholderText(tr("System prompt (optional)"));
-  system_->setToolTip(tr("Put in front of the prompt"));
+  system_->setToolTip(tr("Sent as the system message; in front of the prompt when it is raw text"));
   system_->setMinimumWidth(90);
-  note_ = new QLabel(parent);
-  note_->setObjectName(QStringLiteral("template_note"));
+  template_ = new ChatTemplateBox(parent);
   top->addWidget(library_);
   top->addWidget(system_, 1);
-  top->addWidget(note_);
+  top->addWidget(template_);
   preview_ = toolButton(parent, QStringLiteral("prompt_tokens"), tr("Tokens…"),
                         tr("The prompt as it is sent, with the token ids of the reference's tokenizer"));
   connect(preview_, &QToolButton::clicked, this, [this] { Q_EMIT promptPreviewRequested(request()); });
@@ -203,6 +202,7 @@ void ChatView::makePromptBox(QWidget* parent, QBoxLayout* column) {
   connect(send_, &QPushButton::clicked, this, &ChatView::send);
   connect(stop_, &QPushButton::clicked, this, [this] { Q_EMIT stopRequested(-1); });
   connect(controls_, &ChatControls::changed, this, &ChatView::settingsChanged);
+  connect(template_, &ChatTemplateBox::changed, this, &ChatView::settingsChanged);
   connect(system_, &QLineEdit::editingFinished, this, &ChatView::settingsChanged);
 }
 
@@ -274,6 +274,7 @@ ChatRequest ChatView::request() const {
   ChatRequest request;
   request.prompt = prompt_->toPlainText();
   request.system = system_->text();
+  request.chatTemplate = template_->choice();
   request.sampling = controls_->options();
   request.variantIds = columns();
   request.lockStep = run_choice_->currentIndex() == 1;
@@ -289,9 +290,8 @@ void ChatView::setPrompt(const QString& prompt, const QString& system) {
 
 void ChatView::setSampling(const SamplingOptions& options) { controls_->setOptions(options); }
 
-void ChatView::setTemplateNote(const QString& note) {
-  note_->setText(note);
-  note_->setVisible(!note.isEmpty());
+void ChatView::setDetectedTemplate(bool hasTemplate, std::optional<ChatKind> kind) {
+  template_->setDetected(hasTemplate, kind);
 }
 
 void ChatView::send() {
@@ -506,6 +506,7 @@ QJsonObject ChatView::saveSettings() const {
           {QStringLiteral("columns"), QJsonArray::fromStringList(columns())},
           {QStringLiteral("prompt"), prompt_->toPlainText()},
           {QStringLiteral("system"), system_->text()},
+          {QStringLiteral("template"), template_->save()},
           {QStringLiteral("temperature"), o.temperature},
           {QStringLiteral("topP"), o.top_p},
           {QStringLiteral("topK"), o.top_k},
@@ -528,6 +529,7 @@ void ChatView::restoreSettings(const QJsonObject& settings) {
   for (const QJsonValue& id : value("columns").toArray()) ids << id.toString();
   if (!ids.isEmpty()) setColumns(ids);
   setPrompt(value("prompt").toString(), value("system").toString());
+  template_->restore(value("template").toObject());
   SamplingOptions o;
   o.temperature = value("temperature").toDouble(o.temperature);
   o.top_p = value("topP").toDouble(o.top_p);

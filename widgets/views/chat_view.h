@@ -5,13 +5,13 @@
 #include <memory>
 #include <optional>
 
+#include "backend/types/chat_format.h"
 #include "backend/types/generation.h"
 #include "widgets/view_base.h"
 #include "widgets/views/chat_column.h"
 
 class QCheckBox;
 class QComboBox;
-class QLabel;
 class QLineEdit;
 class QPlainTextEdit;
 class QPushButton;
@@ -21,6 +21,7 @@ class QToolButton;
 namespace qs {
 
 class ChatControls;
+class ChatTemplateBox;
 class DivergenceTimeline;
 class PlainTableModel;
 
@@ -29,11 +30,13 @@ struct PromptPreview {
   QString tokenizer;  ///< "SentencePiece BPE", with the model's name
   QVector<qint64> ids;
   QStringList texts;  ///< one an id
+  QString text;       ///< the prompt as it is written in the chat template
 };
 
 /// What a message asks for.
 struct ChatRequest {
   QString prompt, system;
+  ChatTemplateChoice chatTemplate;
   SamplingOptions sampling;
   QStringList variantIds;   ///< by column; the first is the reference
   bool lockStep = false;    ///< the variants are fed the reference's tokens
@@ -59,7 +62,8 @@ class ChatView : public ViewBase {
   ChatRequest request() const;
   void setPrompt(const QString& prompt, const QString& system = {});
   void setSampling(const SamplingOptions& options);
-  void setTemplateNote(const QString& note);  ///< "No chat template: ..." ; empty when the model has one
+  /// What was found with the reference's model: a known kind, a template that is not known, or none.
+  void setDetectedTemplate(bool hasTemplate, std::optional<ChatKind> kind);
 
   void beginRun(const QString& shownPrompt, int promptTokens, bool lockStep, bool together);
   void setPromptTokens(int tokens);  ///< positions of generated tokens start there
@@ -126,7 +130,7 @@ class ChatView : public ViewBase {
   QLineEdit* system_;
   QPlainTextEdit* prompt_;
   QPushButton *send_, *stop_;
-  QLabel* note_;
+  ChatTemplateBox* template_;
   ChatControls* controls_;
 };
 

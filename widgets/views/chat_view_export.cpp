@@ -123,6 +123,14 @@ void ChatView::showPromptPreview(const PromptPreview& preview) {
   auto* column = new QVBoxLayout(dialog);
   column->addWidget(
       new QLabel(tr("%n token(s), %1", nullptr, static_cast<int>(preview.ids.size())).arg(preview.tokenizer), dialog));
+  if (!preview.text.isEmpty()) {
+    auto* whole = new QTextBrowser(dialog);
+    whole->setObjectName(QStringLiteral("prompt_preview_whole"));
+    whole->setAccessibleName(tr("The prompt as it is sent"));
+    whole->setToolTip(tr("The message as the chat template writes it"));
+    whole->setPlainText(preview.text);
+    column->addWidget(whole, 1);
+  }
   auto* text = new QTextBrowser(dialog);
   text->setObjectName(QStringLiteral("prompt_preview_text"));
   text->setAccessibleName(tr("Tokens of the prompt with their ids"));
