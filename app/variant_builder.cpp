@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/evaluation/evaluate.h"
+#include "backend/evaluation/kv_calibration.h"
 #include "backend/method.h"
 #include "backend/method_registry.h"
 #include "backend/storage/capture_reader.h"
@@ -19,19 +20,28 @@ bool needs_calibration(const std::string& line) {
 }
 
 std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model, const std::string& weights,
-                                             const std::string& kv, CaptureReader* capture, const JobContext& job) {
+                                             const std::string& kv, CaptureReader* capture,
+                                             const KvCalibrationPlace& kv_calibration, const JobContext& job) {
   const std::optional<Setup> weight_setup = parse_weight_setup(weights);
   const std::optional<Setup> kv_setup = parse_kv_setup(kv);
   Calibration calibration;
   if (capture) calibration = calibration_from_capture(*capture);
   const Calibration* given = capture ? &calibration : nullptr;
-  if (!weight_setup)
-    return make_variant(std::move(model), weight_setup, kv_setup, given, WeightExecution::Simulated, job);
+  std::optional<KvArtifact> artifact;
+  if (kv_setup && needs_kv_calibration(*kv_setup)) {
+    artifact = remembered_kv_calibration(*model, *kv_setup, {.text = read_text(kv_calibration.text)},
+                                         kv_calibration.folder, job.part(0.0, 0.8));
+  }
+  const JobContext rest = artifact ? job.part(0.8, 1.0) : job;
+  const auto make = [&](WeightExecution execution) {
+    return make_variant(model, weight_setup, kv_setup, given, execution, rest, artifact ? &*artifact : nullptr);
+  };
+  if (!weight_setup) return make(WeightExecution::Simulated);
   try {
-    return make_variant(model, weight_setup, kv_setup, given, WeightExecution::Packed, job);
+    return make(WeightExecution::Packed);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::Unsupported) throw;
-    return make_variant(std::move(model), weight_setup, kv_setup, given, WeightExecution::Simulated, job);
+    return make(WeightExecution::Simulated);
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -13,11 +14,17 @@ class CaptureReader;
 /// Whether the weight setup `line` needs a capture of activations. @throws Error InvalidArgument for a wrong setup
 bool needs_calibration(const std::string& line);
 
+struct KvCalibrationPlace {
+  std::filesystem::path text, folder;
+};
+
 /// Setup lines to a variant; empty lines are full precision. Products are computed from the codes where the method can.
-/// @param capture  where the calibration comes from; may be null when none is needed
+/// @param capture  where the calibration of weights comes from; may be null when none is needed
+/// @param kv_calibration  text that KV setups with a calibration learn from, and the folder that remembers the result
 /// @throws Error as parse_setup, calibration_from_capture and make_variant
 std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model, const std::string& weights,
-                                             const std::string& kv, CaptureReader* capture, const JobContext& job);
+                                             const std::string& kv, CaptureReader* capture,
+                                             const KvCalibrationPlace& kv_calibration, const JobContext& job);
 
 /// Encodes the beginning of a text file. @throws Error as read_text; InvalidArgument when it has fewer than `tokens`
 /// tokens

@@ -82,6 +82,11 @@ QString Workbench::dataFolder() const {
   return folder;
 }
 
+QString Workbench::cacheFolder() const {
+  if (qEnvironmentVariableIsSet("QUANTOSCOPE_DATA")) return dataFolder() + QStringLiteral("/cache");
+  return QStandardPaths::writableLocation(QStandardPaths::GenericCacheLocation) + QStringLiteral("/quantoscope");
+}
+
 QString Workbench::resolvePath(const QString& storedPath) const {
   if (storedPath.startsWith(QStringLiteral("data:")))
     return QDir::cleanPath(dataFolder() + QLatin1Char('/') + storedPath.mid(5));

@@ -45,6 +45,7 @@ class Workbench : public QObject {
   QString resolvePath(const QString& storedPath) const;  ///< session-relative and `sample:` paths to absolute ones
   QString sampleFolder() const;                          ///< resources installed beside the program
   QString dataFolder() const;                            ///< where captures made by the program go
+  QString cacheFolder() const;                           ///< what can be made again: calibrations
 
   // Documents. What is open stays open when one of these throws.
   void newSession();

@@ -71,7 +71,9 @@ std::shared_ptr<const Variant> Workbench::buildVariant(const QString& variantId,
   return impl_->variants.get(key, [&] {
     std::shared_ptr<CaptureReader> capture;
     if (!calibration_id.isEmpty()) capture = openCapture(calibration_id, job);
-    return build_variant(model, weights.toStdString(), kv.toStdString(), capture.get(), job.part(0.3, 1.0));
+    const KvCalibrationPlace place{file_path(resolvePath(QStringLiteral("sample:texts/sample-valid.txt"))),
+                                   file_path(cacheFolder() + QStringLiteral("/kv-calibrations"))};
+    return build_variant(model, weights.toStdString(), kv.toStdString(), capture.get(), place, job.part(0.3, 1.0));
   });
 }
 

@@ -52,7 +52,8 @@ class KvCache {
   /// @param query [heads, head_dim] rotated; key, value [kv_heads, head_dim] of the new token
   /// @return f32 [heads, head_dim]
   virtual at::Tensor append_and_attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) = 0;
-  /// What attention would see now: keys and values f32 [kv_heads, tokens, head_dim]. For tests and analysis.
+  /// What attention would see now: keys (in the method's key domain) and values, f32 [kv_heads, tokens, head_dim]. For
+  /// tests and analysis.
   virtual std::pair<at::Tensor, at::Tensor> materialize() const = 0;
   virtual std::int64_t tokens() const = 0;
   virtual TokenRange quantized(KvRole role) const = 0;
@@ -169,6 +170,7 @@ struct KvArtifact {
   std::string source, source_sha256;  ///< which text
   std::int64_t kv_heads = 0, head_dim = 0, tokens = 0;
   std::uint64_t seed = 0;
+  std::int64_t windows = 0, window = 0;  ///< how many sequences, and tokens of each
   std::vector<KvLayerArtifact> layers;
 };
 
@@ -186,6 +188,14 @@ struct KvMethodEntry {
   std::unique_ptr<KvMethod> (*make)(const ParamSet&, const KvLayerArtifact* artifact);
   /// Null for methods without calibration. @return one artifact a layer
   std::vector<KvLayerArtifact> (*calibrate)(const KvCalibrationInput&, const ParamSet&, const JobContext&) = nullptr;
+  /// Whether these parameters need an artifact. Null: all do when info.needs_calibration.
+  bool (*needs_artifact)(const ParamSet&) = nullptr;
+  /// Why an artifact that was made with the parameters `calibrated` does not serve `params`: a sentence that names the
+  /// parameter; empty when it does. Null: nothing has to match.
+  std::string (*artifact_mismatch)(const ParamSet& params, const ParamSet& calibrated) = nullptr;
+  /// The artifact of a layer from its keys and values alone, for benches and captures, where no model is at hand; what
+  /// needs gradients or other layers is left out. Null: not possible.
+  KvLayerArtifact (*calibrate_layer)(const KvPrompt&, const ParamSet&, std::uint64_t seed) = nullptr;
 };
 struct WeightMethodEntry {
   MethodInfo info;

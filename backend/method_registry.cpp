@@ -33,6 +33,7 @@ const std::vector<KvMethodEntry>& kv_methods() {
   static const std::vector<KvMethodEntry> all = {
       rtn_kv_method(),
       kivi_method(),
+      skvq_method(),
   };
   return all;
 }
@@ -55,6 +56,25 @@ std::vector<MethodInfo> all_methods() {
   return all;
 }
 
+const KvMethodEntry& kv_method_entry(const Setup& setup) { return entry_of(kv_methods(), setup, "KV"); }
+
+bool needs_kv_calibration(const Setup& setup) {
+  const KvMethodEntry& entry = kv_method_entry(setup);
+  return entry.info.needs_calibration && (entry.needs_artifact == nullptr || entry.needs_artifact(setup.params));
+}
+
+std::unique_ptr<KvMethod> make_kv_method_for(const Setup& setup, const KvPrompt& sample, std::uint64_t seed) {
+  const KvMethodEntry& entry = kv_method_entry(setup);
+  if (!needs_kv_calibration(setup)) return entry.make(setup.params, nullptr);
+  if (entry.calibrate_layer == nullptr) {
+    throw Error(ErrorCode::InvalidArgument, "The KV method '" + setup.method +
+                                                "' needs a calibration with the model. Calibrate it first "
+                                                "(quantoscope-cli calibrate) and name the file.");
+  }
+  const KvLayerArtifact artifact = entry.calibrate_layer(sample, setup.params, seed);
+  return entry.make(setup.params, &artifact);
+}
+
 std::unique_ptr<KvMethod> make_kv_method(const Setup& setup) {
   return entry_of(kv_methods(), setup, "KV").make(setup.params, nullptr);
 }
@@ -70,6 +90,15 @@ std::shared_ptr<const KvPlan> make_kv_plan(const Setup& setup, std::int64_t laye
                                                 " layers, the model " + std::to_string(layers) +
                                                 ". It was made on another model; calibrate again.");
   }
+  if (artifact && entry.artifact_mismatch != nullptr) {
+    const std::optional<Setup> calibrated = parse_setup(artifact->setup, kv_method_infos());
+    const std::string why =
+        calibrated ? entry.artifact_mismatch(setup.params, calibrated->params) : "it names no setup.";
+    if (!why.empty()) {
+      throw Error(ErrorCode::InvalidArgument, "The calibration on '" + artifact->source + "' was made for '" +
+                                                  artifact->setup + "': " + why + " Calibrate again for this setup.");
+    }
+  }
   std::vector<std::shared_ptr<const KvMethod>> methods;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     methods.push_back(
@@ -82,8 +111,8 @@ std::unique_ptr<WeightMethod> make_weight_method(const Setup& setup) {
   return entry_of(weight_methods(), setup, "weight").make(setup.params);
 }
 
-std::optional<Setup> parse_kv_setup(std::string_view text) {
-  std::optional<Setup> setup = parse_setup(canonical_kv_setup(text), kv_method_infos());
+std::optional<Setup> parse_kv_setup(std::string_view text, std::vector<std::string>* warnings) {
+  std::optional<Setup> setup = parse_setup(canonical_kv_setup(text, warnings), kv_method_infos());
   if (setup)
     make_kv_method(*setup);  // says what single parameters cannot: a residual that is no multiple of the group, say
   return setup;

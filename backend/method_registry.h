@@ -12,6 +12,7 @@ namespace qs {
 class KvMethod;
 class KvPlan;
 struct KvArtifact;
+struct KvPrompt;
 class WeightMethod;
 struct KvMethodEntry;
 struct WeightMethodEntry;
@@ -32,10 +33,18 @@ std::unique_ptr<KvMethod> make_kv_method(const Setup& setup);
 /// @throws Error InvalidArgument when the method needs an artifact and there is none, or it is another method's or
 ///         has other layers
 std::shared_ptr<const KvPlan> make_kv_plan(const Setup& setup, std::int64_t layers, const KvArtifact* artifact);
+/// The declaration with its functions. @throws Error NotFound for an unknown method
+const KvMethodEntry& kv_method_entry(const Setup& setup);
+/// Whether make_kv_plan needs an artifact for this setup.
+bool needs_kv_calibration(const Setup& setup);
+/// For benches and captures: `setup` for one layer of these keys and values, calibrated on them where it needs that.
+/// @throws Error InvalidArgument when the method cannot be calibrated without a model
+std::unique_ptr<KvMethod> make_kv_method_for(const Setup& setup, const KvPrompt& sample, std::uint64_t seed);
 std::unique_ptr<WeightMethod> make_weight_method(const Setup& setup);
 
 /// parse_setup against the methods of one side. @throws Error InvalidArgument
-std::optional<Setup> parse_kv_setup(std::string_view text);
+/// @param warnings  receives a sentence for each spelling that is accepted but wrong; may be null
+std::optional<Setup> parse_kv_setup(std::string_view text, std::vector<std::string>* warnings = nullptr);
 std::optional<Setup> parse_weight_setup(std::string_view text);
 
 }  // namespace qs

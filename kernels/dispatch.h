@@ -6,6 +6,7 @@
 #include "kernels/float_formats.h"
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
+#include "kernels/kv_rows.h"
 
 namespace qs::kernels {
 
@@ -23,6 +24,8 @@ struct KernelSet {
   KeyScores key_scores = nullptr;
   ValueSums value_sums = nullptr;
   ExpSum exp_sum = nullptr;
+  Rotate rotate_rows = nullptr;
+  DecodeGrouped decode_grouped = nullptr;
   PackedGemv packed_gemv = nullptr;
   DenseGemv dense_gemv = nullptr;
   QuantizeActivations quantize_activations = nullptr;

@@ -33,6 +33,10 @@ struct Cursor {
   }
 };
 
+void cap_scores(float* scores, std::int64_t count, float cap) noexcept {
+  for (std::int64_t t = 0; t < count; ++t) scores[t] = cap * std::tanh(scores[t] / cap);
+}
+
 }  // namespace
 
 void reset_partial(const AttentionPartial& partial, std::int64_t queries, std::int64_t head_dim) noexcept {
@@ -45,8 +49,8 @@ void reset_partial(const AttentionPartial& partial, std::int64_t queries, std::i
 
 void attend_head(const KernelSet& set, const HeadAttention& args, const AttentionPartial& partial) noexcept {
   alignas(64) float scores[kTileQueries * kTileTokens + kTilePadding];
-  Cursor keys{args.keys, args.key_segments};
-  Cursor values{args.values, args.value_segments};
+  Cursor keys{args.keys, args.key_segments, 0, args.key_first};
+  Cursor values{args.values, args.value_segments, 0, args.value_first};
   for (std::int64_t tile_begin = args.token_begin; tile_begin < args.token_end; tile_begin += kTileTokens) {
     const std::int64_t tile_end = tile_begin + kTileTokens < args.token_end ? tile_begin + kTileTokens : args.token_end;
     const Cursor keys_before = keys;
@@ -61,9 +65,13 @@ void attend_head(const KernelSet& set, const HeadAttention& args, const Attentio
         tile.queries = heads;
         tile.head_dim = args.head_dim;
         tile.arithmetic = args.arithmetic;
+        tile.rotation = args.key_rotation;
+        tile.token = token;
         set.key_scores(tile, args.query + head * args.head_dim, scores + (token - tile_begin));
         token += tile.count;
       }
+      for (std::int64_t i = 0; args.score_softcap > 0.0F && i < heads; ++i)
+        cap_scores(scores + i * kTileTokens, tile_end - tile_begin, args.score_softcap);
       if (args.scores != nullptr) {
         const std::int64_t first = tile_begin > args.score_begin ? tile_begin : args.score_begin;
         for (std::int64_t i = 0; i < heads; ++i) {
@@ -129,6 +137,10 @@ void decode_segment(const Segment& segment, std::int64_t head_dim, float* x, std
     if (segment.storage == Storage::F32) {
       const auto* const from = reinterpret_cast<const float*>(data + token * segment.stride);
       for (std::int64_t d = 0; d < head_dim; ++d) row[d] = from[d];
+      continue;
+    }
+    if (segment.storage == Storage::Grouped) {
+      decode_grouped_scalar(segment, token, 1, head_dim, row, row_stride);
       continue;
     }
     if (segment.storage == Storage::F16) {

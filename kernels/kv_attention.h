@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "kernels/kv_grouped.h"
+
 namespace qs::kernels {
 
 struct KernelSet;
@@ -15,6 +17,7 @@ enum class Storage {
   F16,         ///< rows of head_dim f16
   PerToken,    ///< one packed row (pack_bits.h) a token; groups along channels
   PerChannel,  ///< packed blocks (pack_bits.h) of group_size tokens; one scale a channel and block
+  Grouped,     ///< one packed row a token; groups are sets of channels: see Segment::grouped
 };
 
 /// A run of tokens of one KV head, keys or values.
@@ -32,6 +35,7 @@ struct Segment {
   /// token (channel d of the head belongs to group (channel_offset + d) / group_size). 0 when group_size divides
   /// head_dim.
   std::int64_t channel_offset = 0;
+  GroupedParameters grouped = {};  ///< Grouped: in place of scale, group_min and group_size
 };
 
 /// Arithmetic of the products with codes. F32 folds the scale into the query (the attention weight) and multiplies in
@@ -47,14 +51,27 @@ struct AttentionPartial {
   float* out = nullptr;  ///< [queries][head_dim] of exp(score - max) * value
 };
 
+/// Rotation of keys that are held before it (KV specification 1.7), for segments of Storage::Grouped.
+struct KeyRotation {
+  const float* table = nullptr;             ///< [position][2][half]: cosines, then sines
+  std::int64_t half = 0;                    ///< pairs that rotate; channels from 2 * half on stay as they are
+  const std::int64_t* positions = nullptr;  ///< by token of the sequence; null: a token's position is its number
+  const float* at(std::int64_t token) const noexcept {
+    return table + (positions == nullptr ? token : positions[token]) * 2 * half;
+  }
+};
+
 struct HeadAttention {
-  const float* query = nullptr;     ///< [queries][head_dim], already multiplied by 1 / sqrt(head_dim)
+  const float* query = nullptr;     ///< [queries][head_dim], already multiplied by the scale of the scores
   std::int64_t queries = 0;         ///< query heads that read this KV head
   std::int64_t head_dim = 0;        ///< a multiple of 8, at most kMaxHeadDim
   const Segment* keys = nullptr;    ///< segments in token order
   const Segment* values = nullptr;  ///< segments in token order, as many tokens in all; may be cut elsewhere
   std::int64_t key_segments = 0, value_segments = 0;
   std::int64_t token_begin = 0, token_end = 0;  ///< tokens to add; lets threads share a long sequence
+  std::int64_t key_first = 0, value_first = 0;  ///< token of the sequence that the first segment begins with
+  const KeyRotation* key_rotation = nullptr;    ///< all key segments are Grouped and rotated while they are read
+  float score_softcap = 0.0F;                   ///< cap * tanh(score / cap) before the softmax; 0: off
   Arithmetic arithmetic = Arithmetic::F32;
   /// Receives the scores of the tokens from score_begin on, [queries][score_stride]; null when nobody asks.
   float* scores = nullptr;
@@ -89,6 +106,8 @@ struct TileArgs {
   std::int64_t begin = 0, count = 0;
   std::int64_t queries = 0, head_dim = 0;
   Arithmetic arithmetic = Arithmetic::F32;
+  const KeyRotation* rotation = nullptr;  ///< keys: null when they are rotated already
+  std::int64_t token = 0;                 ///< number of token `begin` in the sequence
 };
 /// scores[i * kTileTokens + t] = query i times key begin + t. @param query  [queries][head_dim]
 using KeyScores = void (*)(const TileArgs& tile, const float* query, float* scores) noexcept;

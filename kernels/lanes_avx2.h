@@ -56,6 +56,39 @@ struct V {
   static F round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   /// a where x > 0, else 0.
   static F where_positive(F x, F a) { return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GT_OQ), a); }
+  static F floor(F x) { return _mm256_floor_ps(x); }
+  /// table[index] for indices 0..7, and 0..15 of two tables.
+  static F look_up(F table, I index) { return _mm256_permutevar8x32_ps(table, index); }
+  static F look_up(F low, F high, I index) {
+    return _mm256_blendv_ps(look_up(low, index), look_up(high, index),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+  }
+  static F gather(const float* table, I index) { return _mm256_i32gather_ps(table, index, 4); }
+  /// Eight 8-bit floats; NaN reads as 480.
+  static F load_e4m3(const std::uint8_t* p) {
+    const I bits = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const I magnitude = _mm256_slli_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7F)), 20);
+    const I sign = _mm256_slli_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x80)), 24);
+    const F value = _mm256_mul_ps(_mm256_castsi256_ps(magnitude), set1(0x1p120F));
+    return _mm256_or_ps(value, _mm256_castsi256_ps(sign));
+  }
+  static F load_e5m2(const std::uint8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm256_cvtph_ps(_mm_unpacklo_epi8(_mm_setzero_si128(), bytes));
+  }
+  /// Sixteen codes of two bits from four bytes, lane k of each vector times 4^k; two_bits_factor takes that back.
+  static constexpr int kPairVectors = 2;
+  static void two_bits_in_place(const std::uint8_t* p, F (&out)[kPairVectors]) {
+    std::int32_t word;
+    __builtin_memcpy(&word, p, 4);
+    const I mask = _mm256_setr_epi32(3, 3 << 2, 3 << 4, 3 << 6, 3 << 8, 3 << 10, 3 << 12, 3 << 14);
+    const I words = _mm256_set1_epi32(word);
+    out[0] = _mm256_cvtepi32_ps(_mm256_and_si256(words, mask));
+    out[1] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(words, 16), mask));
+  }
+  static F two_bits_factor() {
+    return _mm256_setr_ps(1.0F, 0x1p-2F, 0x1p-4F, 0x1p-6F, 0x1p-8F, 0x1p-10F, 0x1p-12F, 0x1p-14F);
+  }
   static F power_of_two(F exponent) {
     const I biased = _mm256_add_epi32(_mm256_cvtps_epi32(exponent), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));

@@ -55,6 +55,37 @@ struct V {
   static F where_positive(F x, F a) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ), a);
   }
+  static F floor(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+  /// table[index] for indices 0..15, and 0..31 of two tables.
+  static F look_up(F table, I index) { return _mm512_permutexvar_ps(index, table); }
+  static F look_up(F low, F high, I index) { return _mm512_permutex2var_ps(low, index, high); }
+  static F gather(const float* table, I index) { return _mm512_i32gather_ps(index, table, 4); }
+  /// Sixteen 8-bit floats; NaN reads as 480.
+  static F load_e4m3(const std::uint8_t* p) {
+    const I bits = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const I magnitude = _mm512_slli_epi32(_mm512_and_si512(bits, _mm512_set1_epi32(0x7F)), 20);
+    const I sign = _mm512_slli_epi32(_mm512_and_si512(bits, _mm512_set1_epi32(0x80)), 24);
+    const F value = _mm512_mul_ps(_mm512_castsi512_ps(magnitude), set1(0x1p120F));
+    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(value), sign));
+  }
+  static F load_e5m2(const std::uint8_t* p) {
+    const __m256i bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm512_cvtph_ps(_mm256_slli_epi16(bytes, 8));
+  }
+  /// Sixteen codes of two bits from four bytes, lane k times 4^k; two_bits_factor takes that back.
+  static constexpr int kPairVectors = 1;
+  static void two_bits_in_place(const std::uint8_t* p, F (&out)[kPairVectors]) {
+    std::int32_t word;
+    __builtin_memcpy(&word, p, 4);
+    const I mask = _mm512_sllv_epi32(set1_i(3), _mm512_slli_epi32(lane_numbers(), 1));
+    out[0] = _mm512_cvtepu32_ps(_mm512_and_si512(set1_i(word), mask));
+  }
+  static F two_bits_factor() {
+    return _mm512_setr_ps(1.0F, 0x1p-2F, 0x1p-4F, 0x1p-6F, 0x1p-8F, 0x1p-10F, 0x1p-12F, 0x1p-14F, 0x1p-16F, 0x1p-18F,
+                          0x1p-20F, 0x1p-22F, 0x1p-24F, 0x1p-26F, 0x1p-28F, 0x1p-30F);
+  }
+  static I set1_i(int x) { return _mm512_set1_epi32(x); }
+  static I lane_numbers() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
   static F power_of_two(F exponent) {
     const I biased = _mm512_add_epi32(_mm512_cvtps_epi32(exponent), _mm512_set1_epi32(127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));

@@ -56,7 +56,10 @@ std::filesystem::path resolve_path(const std::string& path) {
 }
 
 std::optional<Setup> kv_setup(const std::string& text) {
-  return as_usage([&] { return parse_kv_setup(text); });
+  std::vector<std::string> warnings;
+  const auto setup = as_usage([&] { return parse_kv_setup(text, &warnings); });
+  for (const std::string& warning : warnings) std::fprintf(stderr, "quantoscope-cli: %s\n", warning.c_str());
+  return setup;
 }
 
 std::optional<Setup> weight_setup(const std::string& text) {

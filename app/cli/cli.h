@@ -45,6 +45,7 @@ void add_methods(CLI::App& app, Cli& cli);
 void add_inspect(CLI::App& app, Cli& cli);
 void add_capture(CLI::App& app, Cli& cli);
 void add_stats(CLI::App& app, Cli& cli);
+void add_calibrate(CLI::App& app, Cli& cli);
 void add_apply(CLI::App& app, Cli& cli);
 void add_eval(CLI::App& app, Cli& cli);
 void add_alpha_sweep(CLI::App& app, Cli& cli);

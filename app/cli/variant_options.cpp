@@ -4,8 +4,10 @@
 
 #include "backend/evaluation/calibrate.h"
 #include "backend/evaluation/evaluate.h"
+#include "backend/evaluation/kv_calibration.h"
 #include "backend/method_registry.h"
 #include "backend/storage/capture_reader.h"
+#include "backend/storage/kv_artifact.h"
 
 namespace qs::cli {
 namespace {
@@ -18,6 +20,11 @@ bool needs_calibration(const std::optional<Setup>& weights) {
   return false;
 }
 
+[[noreturn]] void no_kv_calibration(const Setup& setup) {
+  throw UsageError{"The KV setup '" + format_setup(setup, kv_method_infos()) +
+                   "' needs a calibration: name a text or a file of quantoscope-cli calibrate with --kv-calibration."};
+}
+
 }  // namespace
 
 void add_variant_options(CLI::App& verb, VariantOptions& options) {
@@ -28,6 +35,8 @@ void add_variant_options(CLI::App& verb, VariantOptions& options) {
                   "text file or capture that a calibrated weight setup learns from");
   verb.add_option("--calibration-tokens", options.calibration_tokens, "tokens of the text to calibrate on")
       ->check(CLI::PositiveNumber);
+  verb.add_option("--kv-calibration", options.kv_calibration,
+                  "calibration (.h5, made by calibrate) or text file that a calibrated KV setup learns from");
   verb.add_option("--execution", options.execution, "simulated (dequantized weights) or packed (products from codes)")
       ->check(CLI::IsMember({"simulated", "packed"}));
 }
@@ -42,20 +51,32 @@ Calibration calibration_from(const Model& model, const std::string& path, std::i
   return calibrate(model, ids, 0, text.name, job);
 }
 
+std::optional<KvArtifact> kv_calibration_from(const Model& model, const std::optional<Setup>& setup,
+                                              const std::string& path, const JobContext& job) {
+  if (!setup || !needs_kv_calibration(*setup)) return std::nullopt;
+  if (path.empty()) no_kv_calibration(*setup);
+  const std::filesystem::path file = resolve_path(path);
+  if (file.extension() == ".h5" || file.extension() == ".hdf5") return read_kv_artifact(file);
+  return calibrate_kv(model, *setup, {.text = read_text(file)}, job);
+}
+
 std::shared_ptr<const Variant> build(const VariantOptions& options, const std::optional<Setup>& weights,
                                      const std::optional<Setup>& kv, const JobContext& job) {
   if (needs_calibration(weights) && options.calibration.empty()) {
     throw UsageError{"Method '" + weights->method +
                      "' needs a calibration: name a text or a capture with --calibration."};
   }
+  if (kv && needs_kv_calibration(*kv) && options.kv_calibration.empty()) no_kv_calibration(*kv);
   const auto model = load(options.model, job.part(0.0, 0.4));
   std::optional<Calibration> calibration;
   if (needs_calibration(weights)) {
     calibration = calibration_from(*model, options.calibration, options.calibration_tokens, job.part(0.4, 0.8));
   }
+  const std::optional<KvArtifact> artifact =
+      kv_calibration_from(*model, kv, options.kv_calibration, job.part(0.8, 0.9));
   return make_variant(model, weights, kv, calibration ? &*calibration : nullptr,
                       options.execution == "packed" ? WeightExecution::Packed : WeightExecution::Simulated,
-                      job.part(0.8, 1.0));
+                      job.part(0.9, 1.0), artifact ? &*artifact : nullptr);
 }
 
 }  // namespace qs::cli

@@ -1,13 +1,14 @@
 #include "app/cli/cli.h"
 #include "backend/evaluation/apply.h"
 #include "backend/formats/safetensors.h"
+#include "backend/storage/kv_artifact.h"
 #include "backend/storage/tensor_file.h"
 
 namespace qs::cli {
 namespace {
 
 struct Options {
-  std::string setup, in, tensor, out;
+  std::string setup, in, tensor, out, kv_calibration;
 };
 
 struct Applied {
@@ -15,14 +16,15 @@ struct Applied {
   std::vector<NamedTensor> tensors;
 };
 
-Applied apply_kv(const Setup& setup, CaptureReader& capture, const std::string& tensor, const JobContext& job) {
+Applied apply_kv(const Setup& setup, CaptureReader& capture, const std::string& tensor, const KvArtifact* artifact,
+                 const JobContext& job) {
   Applied applied;
   const std::int64_t layers = capture.info().layers;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     job.checkpoint(layer, layers, "Quantize");
     const std::string key = layer_dataset(layer, "key"), value = layer_dataset(layer, "value");
     if (!tensor.empty() && tensor != key && tensor != value) continue;
-    AppliedLayer result = apply_to_capture(setup, capture, layer, job);
+    AppliedLayer result = apply_to_capture(setup, capture, layer, job, artifact);
     for (const auto& [path, part] : {std::pair{key, &result.key}, std::pair{value, &result.value}}) {
       if (!tensor.empty() && tensor != path) continue;
       applied.reports.push_back(part->report);
@@ -103,6 +105,8 @@ void add_apply(CLI::App& app, Cli& cli) {
   verb->add_option("--in", options->in, "capture (.h5), .safetensors file or model folder")->required();
   verb->add_option("--tensor", options->tensor,
                    "one tensor: /layers/000/key, /weights/NAME of a capture, or a name of the weight file");
+  verb->add_option("--kv-calibration", options->kv_calibration,
+                   "calibration (.h5) of a KV setup; without it the capture itself is calibrated on");
   verb->add_option("-o,--output", options->out, "HDF5 file for the reconstruction");
   verb->callback([&cli, options] {
     cli.work = [options](const JobContext& job) {
@@ -118,7 +122,9 @@ void add_apply(CLI::App& app, Cli& cli) {
       } else if (const auto reader = CaptureReader::open(path); on_weights) {
         add_weight(applied, *setup, reader->read(options->tensor), options->tensor.substr(kWeights.size()));
       } else {
-        applied = apply_kv(*setup, *reader, options->tensor, job);
+        std::optional<KvArtifact> artifact;
+        if (!options->kv_calibration.empty()) artifact = read_kv_artifact(resolve_path(options->kv_calibration));
+        applied = apply_kv(*setup, *reader, options->tensor, artifact ? &*artifact : nullptr, job);
       }
       if (!options->out.empty())
         write_tensors(options->out, applied.tensors,

@@ -8,7 +8,8 @@ namespace qs::cli {
 namespace {
 
 struct DecodeOptions {
-  std::string kv = "kivi", contexts = "1k,4k,16k", model, prompt = "Once upon a time there was a little girl";
+  std::string kv = "kivi", contexts = "1k,4k,16k", model, kv_calibration,
+              prompt = "Once upon a time there was a little girl";
   DecodeBenchRequest request;
   std::int64_t prompt_tokens = 512, new_tokens = 128;
   int threads = 0;
@@ -90,7 +91,9 @@ Output model_output(const DecodeOptions& options, const JobContext& job) {
   std::vector<std::shared_ptr<const Variant>> built = {
       make_variant(model, std::nullopt, std::nullopt, nullptr, WeightExecution::Simulated, job)};
   for (const Setup& setup : parse_setups(options.kv)) {
-    built.push_back(make_variant(model, std::nullopt, setup, nullptr, WeightExecution::Simulated, job));
+    const std::optional<KvArtifact> artifact = kv_calibration_from(*model, setup, options.kv_calibration, job.quiet());
+    built.push_back(make_variant(model, std::nullopt, setup, nullptr, WeightExecution::Simulated, job,
+                                 artifact ? &*artifact : nullptr));
   }
   std::vector<const Variant*> variants;
   for (const auto& variant : built) variants.push_back(variant.get());
@@ -140,6 +143,10 @@ void add_bench(CLI::App& app, Cli& cli) {
       ->check(CLI::Range(1, 4096));
   decode->add_option("--threads", options->threads)->check(CLI::Range(0, 1024));
   decode->add_option("--model", options->model, "measure prefill and decode of this model instead of random weights");
+  decode->add_option(
+      "--kv-calibration", options->kv_calibration,
+      "with --model: calibration (.h5) or text of calibrated setups; without a model they are calibrated "
+      "on the random keys and values");
   decode->add_option("--prompt-tokens", options->prompt_tokens, "with --model")->check(CLI::PositiveNumber);
   decode->add_option("--new-tokens", options->new_tokens, "with --model")->check(CLI::PositiveNumber);
   decode->callback([&cli, options] {

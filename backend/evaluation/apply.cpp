@@ -97,6 +97,13 @@ FunctionalErrors functional_errors(const at::Tensor& query, const at::Tensor& ke
   return {std::sqrt(key_noise / signal), std::sqrt(value_noise / signal)};
 }
 
+void check_artifact(const KvArtifact& artifact, const CaptureInfo& info) {
+  if (artifact.model_fingerprint == info.model_fingerprint) return;
+  throw Error(ErrorCode::InvalidArgument, "The calibration on '" + artifact.source + "' was made on '" +
+                                              artifact.model_name + "', the capture '" + info.path + "' on '" +
+                                              info.model_name + "'. Calibrate with that model.");
+}
+
 AppliedTensor applied(const std::string& name, const at::Tensor& original, const QuantizedTensor& quantized,
                       TokenRange range) {
   AppliedTensor result;
@@ -110,7 +117,8 @@ AppliedTensor applied(const std::string& name, const at::Tensor& original, const
 
 }  // namespace
 
-AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::int64_t layer, const JobContext& job) {
+AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::int64_t layer, const JobContext& job,
+                              const KvArtifact* artifact) {
   const CaptureInfo& info = capture.info();
   if (layer < 0 || layer >= info.layers) {
     throw Error(ErrorCode::InvalidArgument, "The capture '" + info.path + "' has the layers 0 to " +
@@ -119,7 +127,6 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
   }
   return translate_torch_errors("Applying " + setup.method + " to layer " + std::to_string(layer), [&] {
     const c10::NoGradGuard no_grad;
-    const auto method = make_kv_method(setup);
     const AttentionRules rules = info.rules_of(layer);
     const CacheShape shape{.heads = info.heads,
                            .kv_heads = info.kv_heads,
@@ -128,11 +135,21 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
                            .score_scale = rules.score_scale,
                            .score_softcap = rules.score_softcap,
                            .sliding_window = rules.sliding_window};
+    std::shared_ptr<const KvMethod> method = make_kv_method(setup);
     method->check_fits(shape);
     const bool pre_rope = method->key_domain() == KeyDomain::PreRope;
     const std::string key_tap = pre_rope ? "key_pre_rope" : "key";
     const TensorView key_view = capture.read_layer(layer, key_tap), value_view = capture.read_layer(layer, "value");
     const at::Tensor key = as_tensor(key_view), value = as_tensor(value_view);
+    std::shared_ptr<const KvPlan> plan;
+    const bool own_calibration = artifact == nullptr && needs_kv_calibration(setup);
+    if (own_calibration) {
+      method = make_kv_method_for(setup, {.query = {}, .key = key, .value = value, .shape = shape}, 42);
+    } else if (artifact != nullptr) {
+      check_artifact(*artifact, info);
+      plan = make_kv_plan(setup, info.layers, artifact);
+      method = std::shared_ptr<const KvMethod>(plan, &plan->layer(layer));
+    }
     const std::int64_t tokens = key.size(1);
     const TokenRange key_range = method->after_prefill(KvRole::Key, tokens),
                      value_range = method->after_prefill(KvRole::Value, tokens);
@@ -164,6 +181,10 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
       tensor->report.packed_bytes = stats.bytes();
       tensor->report.effective_bits = stats.tokens > 0 ? stats.effective_bits() : method->effective_bits(shape, tokens);
       self_check(tensor->report, tokens);
+      if (own_calibration)
+        tensor->report.warnings.push_back(
+            "Calibrated on this layer of the capture itself; on other text the error is larger. Name a calibration to "
+            "see that.");
     }
     return result;
   });

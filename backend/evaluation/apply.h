@@ -24,7 +24,10 @@ struct AppliedTensor {
 struct AppliedLayer {
   AppliedTensor key, value;
 };
-AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::int64_t layer, const JobContext& job);
+/// @param artifact  calibration on the model of the capture; null: setups that need one are calibrated on the layer's
+///        own keys and values, and a warning says so
+AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::int64_t layer, const JobContext& job,
+                              const KvArtifact* artifact = nullptr);
 
 /// A weight setup on one weight. @param weight  f32 [out_features, in_features]
 AppliedTensor apply_to_weight(const Setup& setup, const TensorView& weight, const std::string& name);

@@ -17,6 +17,9 @@
 namespace qs {
 namespace {
 
+/// Random tokens that setups with a calibration learn from.
+constexpr std::int64_t kCalibrationTokens = 512;
+
 struct Token {
   at::Tensor query, key, value;
 };
@@ -57,7 +60,10 @@ DecodeBench bench_decode(const DecodeBenchRequest& request, const JobContext& jo
   }
   std::vector<std::unique_ptr<KvMethod>> methods;
   for (const Setup& setup : request.setups) {
-    methods.push_back(make_kv_method(setup));
+    at::Generator generator = at::detail::createCPUGenerator(request.seed);
+    const auto sample = [&] { return at::randn({request.kv_heads, kCalibrationTokens, request.head_dim}, generator); };
+    methods.push_back(
+        make_kv_method_for(setup, {.query = {}, .key = sample(), .value = sample(), .shape = shape}, request.seed));
     methods.back()->check_fits(shape);
     if (const std::string why = methods.back()->cannot_stream(); !why.empty()) throw Error(ErrorCode::Unsupported, why);
   }

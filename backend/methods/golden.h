@@ -44,7 +44,7 @@ struct GoldenRunner {
   std::function<GoldenOutput(const GoldenCase&, const JobContext&)> run;
 };
 
-std::vector<GoldenRunner> golden_kv_runners();      ///< kivi, rtn (KV family), fp8: golden_kv.cpp
+std::vector<GoldenRunner> golden_kv_runners();      ///< one a method: golden_kv.cpp lists them
 std::vector<GoldenRunner> golden_weight_runners();  ///< rtn (weight family), smoothquant, stats: golden_weights.cpp
 
 /// Runs every case of `dir`/manifest.json whose method has a runner and compares under the rule of each expected

@@ -26,7 +26,10 @@ void require_shape(const at::Tensor& x, at::IntArrayRef expected, const char* wh
 
 }  // namespace
 
-StoreCache::StoreCache(const CacheShape& shape, at::ScalarType held) : shape_(shape), held_(held) {}
+StoreCache::StoreCache(const CacheShape& shape, at::ScalarType held, KeyDomain domain)
+    : shape_(shape),
+      held_(held),
+      rotation_(domain == KeyDomain::PreRope ? RotationTable::shared(shape.rope, shape.head_dim) : nullptr) {}
 
 std::vector<float> StoreCache::rows_of(const at::Tensor& x, KvRole role) const {
   const at::Tensor wide = x.to(at::kFloat);
@@ -67,8 +70,15 @@ at::Tensor StoreCache::append_and_attend(const at::Tensor& query, const at::Tens
   at::Tensor out = at::empty({shape_.heads, shape_.head_dim}, at::kFloat);
   before_attention(key_row.data(), value_row.data());
   ++tokens_;
+  TokenPositions positions{.original = original_positions()};
+  std::shared_ptr<const RotationTable::Rows> rows;
+  if (rotation_) {
+    rows = rotation_->rows(tokens_);
+    positions.rotation = rows->values.data();
+    positions.half = rows->half;
+  }
   attend_stores(stores(KvRole::Key), stores(KvRole::Value), shape_, rotated.data_ptr<float>(), out.data_ptr<float>(),
-                wanted_weights());
+                wanted_weights(), positions);
   after_attention();
   return out;
 }

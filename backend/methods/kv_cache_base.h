@@ -1,16 +1,20 @@
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "backend/methods/kv_store.h"
+#include "backend/methods/rotation_table.h"
 
 namespace qs {
 
 /// What the caches of all methods share: checks, conversion to rows, attention over their stores, counting.
 class StoreCache : public KvCache {
  public:
-  /// @param held  type that full-precision tokens are kept in; keys and values are rounded to it as they arrive
-  StoreCache(const CacheShape& shape, at::ScalarType held);
+  /// @param held    type that full-precision tokens are kept in; keys and values are rounded to it as they arrive
+  /// @param domain  PreRope: the stores hold keys before rotation, and attention rotates them by shape.rope while it
+  ///                decodes them, each by its original position
+  StoreCache(const CacheShape& shape, at::ScalarType held, KeyDomain domain = KeyDomain::PostRope);
 
   void prefill(const at::Tensor& key, const at::Tensor& value) final;
   at::Tensor append_and_attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) final;
@@ -30,6 +34,8 @@ class StoreCache : public KvCache {
   /// Where the softmax weights of a step go, asked before attention runs and filled before after_attention; null when
   /// the method needs none.
   virtual AttentionWeights* wanted_weights() { return nullptr; }
+  /// Position in the sequence of every token in stores(), in order; null while no token was dropped.
+  virtual const std::int64_t* original_positions() const { return nullptr; }
 
   const CacheShape& shape() const { return shape_; }
   std::int64_t width() const { return shape_.kv_heads * shape_.head_dim; }
@@ -39,6 +45,7 @@ class StoreCache : public KvCache {
 
   CacheShape shape_;
   at::ScalarType held_;
+  std::shared_ptr<RotationTable> rotation_;  ///< null: keys arrive rotated
   std::int64_t tokens_ = 0;
 };
 

@@ -40,6 +40,8 @@ class TokenStore {
   virtual std::int64_t tokens() const = 0;
   /// Whether the fused kernels read this store as it lies; else `decode` is the only way in.
   virtual bool fused() const = 0;
+  /// Whether the fused kernels can also rotate the keys of this store while they read them.
+  virtual bool rotates() const { return false; }
   /// Adds what the kernels need to read this head, in token order. Only when fused().
   /// @param derived  receives what segments point to but the store does not keep; must outlive them
   virtual void add_segments(std::int64_t head, std::vector<kernels::Segment>& segments,
@@ -131,18 +133,28 @@ class PackedRows final : public TokenStore {
   std::vector<Chunk> chunks_;
 };
 
+/// Where the tokens of the stores stand in the sequence, and how keys that are held before rotation are rotated.
+struct TokenPositions {
+  const std::int64_t* original = nullptr;  ///< [tokens], ascending; null: token i has position i (nothing was dropped)
+  /// RotationTable::Rows::values, at least up to the newest position; null: keys are rotated already.
+  const float* rotation = nullptr;
+  std::int64_t half = 0;  ///< RotationTable::Rows::half
+};
+
 /// Softmax weights of one step, for methods whose choices depend on attention.
 struct AttentionWeights {
   std::int64_t first_token = 0;  ///< set by who asks: weights of this token and later ones are wanted
-  std::vector<float> weights;    ///< receives [heads][tokens - first_token]
+  std::vector<float> weights;    ///< receives [heads][tokens - first_token]; 0 beyond a sliding window
 };
 
 /// Attention of one new query per head over the stores of a layer, in token order; keys and values may be cut
-/// differently. Tokens are shared out over the threads when there are enough of them.
-/// @param query  f32 [heads][head_dim], not yet scaled; out receives f32 [heads][head_dim]
+/// differently. The score rules of `shape` hold: scale, soft cap, sliding window. Keys that are not rotated are rotated
+/// while a tile of them is decoded. Tokens are shared out over the threads when there are enough of them.
+/// @param query  f32 [heads][head_dim], rotated, not yet scaled; out receives f32 [heads][head_dim]
 /// @param weights  null unless the caller needs them
 void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector<const TokenStore*>& values,
-                   const CacheShape& shape, const float* query, float* out, AttentionWeights* weights = nullptr);
+                   const CacheShape& shape, const float* query, float* out, AttentionWeights* weights = nullptr,
+                   const TokenPositions& positions = {});
 
 /// f32 [kv_heads, tokens, head_dim] of all stores in order.
 at::Tensor materialize_stores(const std::vector<const TokenStore*>& stores, const CacheShape& shape);

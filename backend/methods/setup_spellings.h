@@ -2,15 +2,17 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace qs {
 
 /// Other spellings of KV setups as `method:key=value,...` (KV specification, section 11); everything else is returned
 /// as it is:
 /// - `rtn-token-asym:...`, `rtn-channel-asym:...`, `rtn-token-sym:...` name the scheme of rtn
-/// - `kivi:bits=2` sets both widths
-/// - `k2-v2-w128-g128-KIVI`: SKVQ's strings; of them only those with KIVI are methods of this version
-/// @throws Error InvalidArgument for an SKVQ string with an unknown or clashing option, or one whose method is not here
-std::string canonical_kv_setup(std::string_view text);
+/// - `kivi:bits=2` and `skvq:bits=2` set both widths; `skvq:clip=search` and `skvq:fp8` are clip_rule and store
+/// - `k2-v2-w128-g128-reorder-pre_rope-clip-sink5-fp8`: SKVQ's strings (skvq_string.h)
+/// @param warnings  receives a sentence for each spelling that is accepted but wrong; may be null
+/// @throws Error InvalidArgument for an SKVQ string with an unknown or clashing option
+std::string canonical_kv_setup(std::string_view text, std::vector<std::string>* warnings = nullptr);
 
 }  // namespace qs

@@ -34,13 +34,12 @@ void check_calibration(const Model& model, const Setup& setup, const Calibration
 }
 
 void check_kv_calibration(const Model& model, const Setup& setup, const KvArtifact* artifact) {
-  for (const MethodInfo& info : kv_method_infos()) {
-    if (info.id == setup.method && info.needs_calibration && !artifact)
-      throw Error(ErrorCode::InvalidArgument,
-                  "The KV method '" + setup.method + "' needs a calibration on '" + model.info().name +
-                      "'. Calibrate it first (quantoscope-cli calibrate, or Quantize > Calibrate), or name a text to "
-                      "calibrate on.");
-  }
+  if (!artifact && needs_kv_calibration(setup))
+    throw Error(ErrorCode::InvalidArgument,
+                "The KV setup '" + format_setup(setup, kv_method_infos()) + "' needs a calibration on '" +
+                    model.info().name +
+                    "'. Calibrate it first (quantoscope-cli calibrate, or Quantize > Calibrate), or name a text to "
+                    "calibrate on.");
   if (artifact && artifact->model_fingerprint != model.info().fingerprint)
     throw Error(ErrorCode::InvalidArgument, "The calibration from '" + artifact->source + "' was made on '" +
                                                 artifact->model_name + "', not on '" + model.info().name +

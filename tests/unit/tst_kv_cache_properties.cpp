@@ -40,7 +40,20 @@ Trial random_trial(std::mt19937_64& generator) {
   const std::string precision =
       pick<std::string>(generator, {"", "", "", ",store=f32", ",compute=f16", ",compute=f16,store=f32"});
   trial.half_arithmetic = precision.find("compute=f16") != std::string::npos;
-  if (generator() % 2) {
+  if (generator() % 3 == 0) {
+    trial.shape.head_dim = pick<std::int64_t>(generator, {8, 24, 32, 64});
+    const std::int64_t width = trial.shape.kv_heads * trial.shape.head_dim;
+    int group = 16;
+    for (const int wider : {24, 32, 48, 64, 96})
+      if (width % wider == 0 && generator() % 2) group = wider;
+    if (width % group != 0) trial.shape.head_dim = 32;
+    // A prompt shorter than the sinks ends where decoding from the first token does not: none here.
+    setup = "skvq:reorder=false,pre_rope=false,sink=0,k=" +
+            pick<std::string>(generator, {"1.5", "2", "3", "4", "8", "16"}) +
+            ",v=" + pick<std::string>(generator, {"1.5", "2", "3", "4", "8", "16"}) + ",g=" + std::to_string(group) +
+            ",w=" + std::to_string(pick(generator, {0, 1, 7, 64})) +
+            ",clip=" + pick<std::string>(generator, {"1", "0.92", "0.6"}) + precision;
+  } else if (generator() % 2) {
     const int group = pick(generator, {16, 32, 64});
     trial.shape.head_dim = group * pick<std::int64_t>(generator, {1, 2});
     setup = "kivi:k_bits=" + std::to_string(pick(generator, {2, 3, 4, 8})) +
@@ -171,8 +184,8 @@ class TestKvCacheProperties : public QObject {
 
   void aPromptMayBeSplitAnywhere() {
     std::mt19937_64 generator(5);
-    for (const char* setup :
-         {"kivi:g=32,r=64", "rtn:bits=3,g=16", "rtn:scheme=channel_asym,g=16", "rtn:scheme=token_sym"}) {
+    for (const char* setup : {"kivi:g=32,r=64", "skvq:reorder=false,pre_rope=false,sink=0,w=48,g=32,v=1.5",
+                              "rtn:bits=3,g=16", "rtn:scheme=channel_asym,g=16", "rtn:scheme=token_sym"}) {
       const auto method = make_kv_method(parse_kv_setup(setup).value());
       const CacheShape shape{.heads = 4, .kv_heads = 2, .head_dim = 32};
       const at::Tensor key = test::random_kv(generator, {2, 170, 32}), value = test::random_kv(generator, {2, 170, 32});
@@ -190,8 +203,8 @@ class TestKvCacheProperties : public QObject {
   }
 
   void constantZeroAndSingleTokenInputsStayFinite() {
-    for (const char* setup : {"kivi", "kivi:compute=f16", "rtn:g=32", "rtn:bits=1,g=0", "rtn:scheme=token_sym,bits=2",
-                              "rtn:scheme=channel_asym,g=16"}) {
+    for (const char* setup : {"kivi", "skvq:reorder=false,pre_rope=false,w=8,g=32", "kivi:compute=f16", "rtn:g=32",
+                              "rtn:bits=1,g=0", "rtn:scheme=token_sym,bits=2", "rtn:scheme=channel_asym,g=16"}) {
       const auto method = make_kv_method(parse_kv_setup(setup).value());
       for (const double constant : {0.0, -2.5, 1e-7}) {
         for (const std::int64_t tokens : {1, 40, 300}) {

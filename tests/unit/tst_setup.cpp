@@ -3,6 +3,7 @@
 
 #include "backend/method.h"
 #include "backend/method_registry.h"
+#include "backend/methods/skvq_string.h"
 #include "backend/types/error.h"
 
 using namespace qs;
@@ -47,6 +48,24 @@ class TestSetup : public QObject {
                                  << "kivi:group_size=128";
     QTest::newRow("any order and case") << "K2-V4-KIVI-G64-W256"
                                         << "kivi:v_bits=4,group_size=64,residual_length=256";
+    QTest::newRow("SKVQ's example") << "k2-v2-w128-g128-reorder-pre_rope-clip-sink5-fp8"
+                                    << "skvq:store=e4m3";
+    QTest::newRow("1.5 bits") << "k2-v1.5-g64-w128-reorder-pre_rope-clip0.96-sink5"
+                              << "skvq:v_bits=1.5,group_size=64,clip=0.96";
+    QTest::newRow("SKVQ's rtn") << "k2-v2-g128-rtn"
+                                << "skvq:window=0,sink_tokens=0,reorder=false,pre_rope=false,clip=1";
+    QTest::newRow("SKVQ's rptq") << "k3-v3-rptq-clipsearch"
+                                 << "skvq:k_bits=3,v_bits=3,window=0,sink_tokens=0,clip_rule=search";
+    QTest::newRow("SKVQ's smoothquant") << "k4-v4-smoothquant-fp8e5m2"
+                                        << "skvq:k_bits=4,v_bits=4,window=0,sink_tokens=0,reorder=false,clip=1,"
+                                           "smooth=true,store=e5m2";
+    QTest::newRow("SKVQ's h2o") << "k2-v2-h2o0.5"
+                                << "skvq:sink_tokens=0,reorder=false,pre_rope=false,clip=1,keep=h2o,"
+                                   "quantized_share=0.5";
+    QTest::newRow("rod and a typing error") << "k16-v2-reoder-rod"
+                                            << "skvq:k_bits=16,sink_tokens=0,pre_rope=false,clip=1";
+    QTest::newRow("short forms") << "skvq:bits=4,clip=search,fp8"
+                                 << "skvq:k_bits=4,v_bits=4,clip_rule=search,store=e4m3";
     QTest::newRow("token") << "rtn-token-asym:bits=4,g=128"
                            << "rtn";
     QTest::newRow("channel") << "rtn-channel-asym:bits=2,g=32"
@@ -59,6 +78,36 @@ class TestSetup : public QObject {
     QFETCH(QString, expected);
     QCOMPARE(QString::fromStdString(canonical(spelling.toStdString())), expected);
     QCOMPARE(QString::fromStdString(canonical(expected.toStdString())), expected);
+  }
+
+  void skvqStringsArePrintedInTheirOrder() {
+    for (const auto& [text, printed] :
+         {std::pair{"none-of-it", ""},
+          std::pair{"k2-v2-w128-g128-reorder-pre_rope-clip-sink5-fp8",
+                    "k2-v2-g128-w128-reorder-clip0.92-pre_rope-sink5-fp8"},
+          std::pair{"k2-v2-g128-w128-KIVI", "k2-v2-g128-w128-KIVI"},
+          std::pair{"k2-v1.5-g64-w128-reorder-pre_rope-clip0.96-sink5",
+                    "k2-v1.5-g64-w128-reorder-clip0.96-pre_rope-sink5"},
+          std::pair{"k2-v2-g128-rtn", "k2-v2-g128-w0"}, std::pair{"K4-V4-Smooth-ClipSearch-RTN", ""},
+          std::pair{"k4-v4-smooth-clipsearch", "k4-v4-g128-w128-smooth-clipsearch"},
+          std::pair{"k2-v2-random0.25-fp8e5m2", "k2-v2-g128-w128-fp8e5m2-random0.25"},
+          std::pair{"skvq:clip_mode=centre", ""}, std::pair{"kivi:store=f32", ""}}) {
+      std::optional<Setup> setup;
+      try {
+        setup = parse_kv_setup(text);
+      } catch (const Error&) {
+        QCOMPARE(std::string(printed), std::string());
+        continue;
+      }
+      const std::string first = skvq_string(*setup);
+      QCOMPARE(first, std::string(printed));
+      if (!first.empty()) QVERIFY(parse_kv_setup(first) == setup && skvq_string(*parse_kv_setup(first)) == first);
+    }
+    std::vector<std::string> warnings;
+    parse_kv_setup("k2-v2-g128-w128-reorder", &warnings);
+    QVERIFY(warnings.empty());
+    parse_kv_setup("k2-v2-g128-w128-reoder", &warnings);
+    QCOMPARE(warnings.size(), std::size_t{1});
   }
 
   void wrongSetupsSayWhatIsWrong_data() {
@@ -82,12 +131,28 @@ class TestSetup : public QObject {
                                      << "found 1";
     QTest::newRow("unknown scheme") << "rtn:scheme=row"
                                     << "token_asym";
-    QTest::newRow("SKVQ") << "k2-v2-w128-g128-reorder-pre_rope-clip-sink5-fp8"
-                          << "not in this version";
-    QTest::newRow("SKVQ's rtn") << "k2-v2-g128-rtn"
-                                << "not in this version";
-    QTest::newRow("1.5 bits") << "k2-v1.5-g64-w128-reorder-pre_rope-clip0.96-sink5"
-                              << "not in this version";
+    QTest::newRow("SKVQ's width") << "k2-v5-g128"
+                                  << "found 'v5'";
+    QTest::newRow("twice in a string") << "k2-v2-g64-g128"
+                                       << "twice";
+    QTest::newRow("sink") << "k2-v2-sink"
+                          << "needs a number";
+    QTest::newRow("clip") << "k2-v2-clip0.3"
+                          << "0.5";
+    QTest::newRow("smooth in smoothquant") << "k2-v2-smoothquantx"
+                                           << "'smoothquantx' is no option";
+    QTest::newRow("rtn with a window") << "k2-v2-w128-rtn"
+                                       << "no window";
+    QTest::newRow("h2o before rotation") << "k2-v2-pre_rope-h2o0.5"
+                                         << "after rotation";
+    QTest::newRow("sink in KIVI") << "k2-v2-g128-w128-KIVI-sink5"
+                                  << "no sinks";
+    QTest::newRow("pre_rope in KIVI") << "k2-v2-g128-w128-KIVI-pre_rope"
+                                      << "pre_rope";
+    QTest::newRow("keep before rotation") << "skvq:keep=random"
+                                          << "pre_rope=false";
+    QTest::newRow("skvq's width") << "skvq:k=5"
+                                  << "1.5, 2, 3";
     QTest::newRow("unknown option") << "k2-v2-g128-w128-KIVI-fast"
                                     << "'fast' is no option";
     QTest::newRow("trailing text") << "k2-v2-g128x-KIVI"

@@ -1,0 +1,6 @@
+#include "kernels/instruction_sets.h"
+#include "kernels/lanes_avx512.h"
+#include "kernels/lanes_common.h"
+
+#define QS_NAME(function) function##_avx512
+#include "kernels/kv_rows_lanes.inc"
