@@ -34,6 +34,7 @@ const std::vector<KvMethodEntry>& kv_methods() {
       rtn_kv_method(),
       kivi_method(),
       skvq_method(),
+      kvquant_method(),
   };
   return all;
 }

@@ -7,6 +7,7 @@
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
 #include "kernels/kv_rows.h"
+#include "kernels/table_codes.h"
 
 namespace qs::kernels {
 
@@ -26,6 +27,7 @@ struct KernelSet {
   ExpSum exp_sum = nullptr;
   Rotate rotate_rows = nullptr;
   DecodeGrouped decode_grouped = nullptr;
+  NearestLevels nearest_levels = nullptr;
   PackedGemv packed_gemv = nullptr;
   DenseGemv dense_gemv = nullptr;
   QuantizeActivations quantize_activations = nullptr;

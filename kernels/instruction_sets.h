@@ -4,6 +4,7 @@
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
 #include "kernels/kv_rows.h"
+#include "kernels/table_codes.h"
 
 /// What the instruction-set files supply to dispatch.cpp. Semantics: the functions ending in _scalar.
 #define QS_DECLARE_KERNELS(set)                                                                                    \
@@ -19,6 +20,10 @@
   void grouped_sums_##set(const TileArgs& tile, const float* weights, float* out) noexcept;                        \
   void decode_grouped_##set(const Segment& segment, std::int64_t begin, std::int64_t count, std::int64_t head_dim, \
                             float* rows, std::int64_t row_stride) noexcept;                                        \
+  void table_scores_##set(const TileArgs& tile, const float* query, float* scores) noexcept;                       \
+  void table_sums_##set(const TileArgs& tile, const float* weights, float* out) noexcept;                          \
+  void nearest_levels_##set(const float* y, std::int64_t count, const float* levels, int level_count,              \
+                            std::uint8_t* codes) noexcept;                                                         \
   void packed_gemv_##set(const PackedWeight& weight, const GemvArgs& args) noexcept;                               \
   void dense_gemv_##set(DenseType type, const void* weight, std::int64_t in_features, std::int64_t out_features,   \
                         const GemvArgs& args) noexcept;                                                            \

@@ -6,6 +6,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/float_formats.h"
 #include "kernels/pack_bits.h"
+#include "kernels/table_codes.h"
 
 namespace qs::kernels {
 namespace {
@@ -147,6 +148,11 @@ void decode_segment(const Segment& segment, std::int64_t head_dim, float* x, std
       f16_to_f32_scalar(reinterpret_cast<const std::uint16_t*>(data + token * segment.stride), row, head_dim);
       continue;
     }
+    if (segment.storage == Storage::Table) {
+      unpack_bit_stream(data + token * segment.stride, head_dim, segment.bits, codes);
+      decode_table_row(segment, token, codes, head_dim, row);
+      continue;
+    }
     const bool per_token = segment.storage == Storage::PerToken;
     const std::int64_t line = per_token ? token : token / segment.group_size;
     if (per_token) {
@@ -160,6 +166,11 @@ void decode_segment(const Segment& segment, std::int64_t head_dim, float* x, std
           line * segment.scale_stride + (per_token ? (segment.channel_offset + d) / segment.group_size : d);
       row[d] = f16_to_f32(segment.scale[group]) * static_cast<float>(codes[d]) + f16_to_f32(segment.group_min[group]);
     }
+  }
+  if (segment.storage != Storage::Table) return;
+  for (std::int64_t i = 0; i < segment.rows->sparse_count; ++i) {
+    const SparseElement& element = segment.rows->sparse[i];
+    x[element.token * row_stride + element.channel] += element.excess;
   }
 }
 

@@ -18,12 +18,36 @@ enum class Storage {
   PerToken,    ///< one packed row (pack_bits.h) a token; groups along channels
   PerChannel,  ///< packed blocks (pack_bits.h) of group_size tokens; one scale a channel and block
   Grouped,     ///< one packed row a token; groups are sets of channels: see Segment::grouped
+  Table,       ///< one bit stream (pack_bits.h) a token, codes of a table; see TableRows
 };
+
+/// An element that a row of table codes does not hold: what it has beyond the value that its code decodes to.
+struct SparseElement {
+  std::uint16_t token = 0;    ///< of the segment
+  std::uint16_t channel = 0;  ///< of the head
+  float excess = 0.0F;
+};
+
+/// What a segment of table codes needs beside its rows: x = table[code] * scale + zero. A segment with per-channel
+/// factors has them here; one with factors a token has f16 `Segment::scale` and `Segment::group_min`, one each a token,
+/// `scale_stride` apart.
+struct TableRows {
+  const float* table = nullptr;          ///< [kTableSize]: the 2^bits entries, repeated to fill it
+  const float* channel_scale = nullptr;  ///< [head_dim], or null: factors a token
+  const float* channel_zero = nullptr;   ///< [head_dim], as channel_scale
+  /// Rotation of each token before it meets the query: [tokens][2][half], cosines then sines, channel i < half together
+  /// with channel i + half; channels from 2 * half on do not rotate. Null: none does. Only for keys.
+  const float* rotation = nullptr;
+  std::int64_t half = 0;
+  const SparseElement* sparse = nullptr;  ///< elements of this head in token order; channels of a token are distinct
+  std::int64_t sparse_count = 0;
+};
+inline constexpr std::int64_t kTableSize = 32;
 
 /// A run of tokens of one KV head, keys or values.
 struct Segment {
   Storage storage = Storage::F32;
-  int bits = 0;                              ///< 2, 3, 4 or 8; unused for F32 and F16
+  int bits = 0;                              ///< 2, 3, 4 or 8, Table: 2 to 5; unused for F32 and F16
   std::int64_t tokens = 0;                   ///< PerChannel: a multiple of group_size
   const void* data = nullptr;                ///< first token's row, or first block
   std::int64_t stride = 0;                   ///< bytes from token to token; PerChannel: from block to block
@@ -36,6 +60,7 @@ struct Segment {
   /// head_dim.
   std::int64_t channel_offset = 0;
   GroupedParameters grouped = {};  ///< Grouped: in place of scale, group_min and group_size
+  const TableRows* rows = nullptr;  ///< Table only; such a segment has at most kTileTokens tokens
 };
 
 /// Arithmetic of the products with codes. F32 folds the scale into the query (the attention weight) and multiplies in
@@ -118,6 +143,12 @@ using ExpSum = float (*)(float* scores, std::int64_t count, float max) noexcept;
 
 void key_scores_scalar(const TileArgs& tile, const float* query, float* scores) noexcept;
 void value_sums_scalar(const TileArgs& tile, const float* weights, float* out) noexcept;
+/// Table segments: the definition.
+void table_scores_scalar(const TileArgs& tile, const float* query, float* scores) noexcept;
+void table_sums_scalar(const TileArgs& tile, const float* weights, float* out) noexcept;
+/// The sparse part of a table segment, added to scores (out) that the dense part has already filled.
+void add_sparse_scores(const TileArgs& tile, const float* query, float* scores) noexcept;
+void add_sparse_sums(const TileArgs& tile, const float* weights, float* out) noexcept;
 float exp_sum_scalar(float* scores, std::int64_t count, float max) noexcept;
 
 }  // namespace qs::kernels

@@ -153,6 +153,8 @@ void key_scores_scalar(const TileArgs& tile, const float* query, float* scores) 
       return scores_per_channel(tile, query, scores);
     case Storage::Grouped:
       return grouped_scores_scalar(tile, query, scores);
+    case Storage::Table:
+      return table_scores_scalar(tile, query, scores);
   }
 }
 
@@ -167,6 +169,8 @@ void value_sums_scalar(const TileArgs& tile, const float* weights, float* out) n
       return values_per_channel(tile, weights, out);
     case Storage::Grouped:
       return grouped_sums_scalar(tile, weights, out);
+    case Storage::Table:
+      return table_sums_scalar(tile, weights, out);
   }
 }
 

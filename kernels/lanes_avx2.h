@@ -165,6 +165,63 @@ struct V {
     __builtin_memcpy(p, &bytes, static_cast<std::size_t>(n < 8 ? n : 8));
   }
 
+  static F abs(F x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), x); }
+  /// x where a < b, else y.
+  static F where_less(F a, F b, F x, F y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+
+  /// Sixteen codes of a bit stream are kParts vectors. The bits above a code are those of later codes: tables are read
+  /// by the low bits alone.
+  static constexpr int kParts = 2;
+  static I broadcast_word(const std::uint8_t* p) {
+    std::int32_t word = 0;
+    __builtin_memcpy(&word, p, 4);
+    return _mm256_set1_epi32(word);
+  }
+  template <int kBits, int kPart>
+  static I stream_codes(const std::uint8_t* sixteen) {
+    if constexpr (kBits == 5) {
+      const std::uint8_t* const p = sixteen + 5 * kPart;
+      const I words = _mm256_blend_epi32(broadcast_word(p), broadcast_word(p + 1), 0xF0);
+      return _mm256_srlv_epi32(words, _mm256_setr_epi32(0, 5, 10, 15, 12, 17, 22, 27));
+    } else {
+      // The second word ends where the sixteen codes end.
+      constexpr int kByte = kPart == 0 ? 0 : 2 * kBits - 4;
+      constexpr int kBit = 8 * kBits * kPart - 8 * kByte;
+      const I shift = _mm256_setr_epi32(kBit, kBit + kBits, kBit + 2 * kBits, kBit + 3 * kBits, kBit + 4 * kBits,
+                                        kBit + 5 * kBits, kBit + 6 * kBits, kBit + 7 * kBits);
+      return _mm256_srlv_epi32(broadcast_word(sixteen + kByte), shift);
+    }
+  }
+  /// 2^kBits floats, repeated to fill whole vectors, and one of them a lane.
+  template <int kBits>
+  struct Table {
+    F entries[kBits <= 3 ? 1 : 1 << (kBits - 3)];
+  };
+  template <int kBits>
+  static Table<kBits> load_table(const float* table) {
+    Table<kBits> loaded;
+    int vector = 0;
+    for (F& entries : loaded.entries) entries = load(table + kLanes * vector++);
+    return loaded;
+  }
+  template <int kBits>
+  static F lookup(const Table<kBits>& table, I codes) {
+    const F low = _mm256_permutevar8x32_ps(table.entries[0], codes);
+    if constexpr (kBits <= 3) {
+      return low;
+    } else {
+      const F bit3 = _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28));
+      const F lower = _mm256_blendv_ps(low, _mm256_permutevar8x32_ps(table.entries[1], codes), bit3);
+      if constexpr (kBits == 4) {
+        return lower;
+      } else {
+        const F upper = _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.entries[2], codes),
+                                         _mm256_permutevar8x32_ps(table.entries[3], codes), bit3);
+        return _mm256_blendv_ps(lower, upper, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 27)));
+      }
+    }
+  }
+
   /// kDotBytes products u8 * s8, added to int32 lanes.
   static constexpr std::int64_t kDotBytes = 16;
   static I dot_bytes(I sums, const std::uint8_t* a, const std::int8_t* w) {

@@ -156,6 +156,59 @@ struct V {
   /// Codes 0..255 to bytes.
   static void store_bytes(std::uint8_t* p, I x, std::int64_t n) { _mm512_mask_cvtusepi32_storeu_epi8(p, first(n), x); }
 
+  static F abs(F x) { return _mm512_abs_ps(x); }
+  /// x where a < b, else y.
+  static F where_less(F a, F b, F x, F y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+
+  /// Sixteen codes of a bit stream are kParts vectors. The bits above a code are those of later codes: tables are read
+  /// by the low bits alone.
+  static constexpr int kParts = 1;
+  static std::int32_t word_at(const std::uint8_t* p) {
+    std::int32_t word = 0;
+    __builtin_memcpy(&word, p, 4);
+    return word;
+  }
+  template <int kBits, int kPart>
+  static I stream_codes(const std::uint8_t* sixteen) {
+    static_assert(kPart == 0);
+    const I words = _mm512_set1_epi32(word_at(sixteen));
+    if constexpr (kBits == 2) {
+      return _mm512_srlv_epi32(words, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+    } else if constexpr (kBits == 5) {
+      I four = _mm512_mask_set1_epi32(words, 0x00F0, word_at(sixteen + 1));
+      four = _mm512_mask_set1_epi32(four, 0x0F00, word_at(sixteen + 5));
+      four = _mm512_mask_set1_epi32(four, 0xF000, word_at(sixteen + 6));
+      return _mm512_srlv_epi32(four, _mm512_setr_epi32(0, 5, 10, 15, 12, 17, 22, 27, 0, 5, 10, 15, 12, 17, 22, 27));
+    } else {
+      const I both = _mm512_mask_set1_epi32(words, 0xFF00, word_at(sixteen + 2 * kBits - 4));
+      constexpr int kBit = kBits == 3 ? 8 : 0;
+      return _mm512_srlv_epi32(
+          both, _mm512_setr_epi32(0, kBits, 2 * kBits, 3 * kBits, 4 * kBits, 5 * kBits, 6 * kBits, 7 * kBits, kBit,
+                                  kBit + kBits, kBit + 2 * kBits, kBit + 3 * kBits, kBit + 4 * kBits, kBit + 5 * kBits,
+                                  kBit + 6 * kBits, kBit + 7 * kBits));
+    }
+  }
+  /// 2^kBits floats, repeated to fill whole vectors, and one of them a lane.
+  template <int kBits>
+  struct Table {
+    F entries[kBits == 5 ? 2 : 1];
+  };
+  template <int kBits>
+  static Table<kBits> load_table(const float* table) {
+    Table<kBits> loaded;
+    int vector = 0;
+    for (F& entries : loaded.entries) entries = load(table + kLanes * vector++);
+    return loaded;
+  }
+  template <int kBits>
+  static F lookup(const Table<kBits>& table, I codes) {
+    if constexpr (kBits == 5) {
+      return _mm512_permutex2var_ps(table.entries[0], codes, table.entries[1]);
+    } else {
+      return _mm512_permutexvar_ps(codes, table.entries[0]);
+    }
+  }
+
   /// kDotBytes products u8 * s8, added to int32 lanes.
   static constexpr std::int64_t kDotBytes = 32;
   static I dot_bytes(I sums, const std::uint8_t* a, const std::int8_t* w) {

@@ -135,6 +135,30 @@ void unpack_i32_signed(const std::uint32_t* words, std::int64_t count, int bits,
   }
 }
 
+std::int64_t bit_stream_bytes(std::int64_t count, int bits) noexcept { return (count * bits + 7) / 8; }
+
+void pack_bit_stream(const std::uint8_t* codes, std::int64_t count, int bits, std::uint8_t* bytes) noexcept {
+  unsigned held = 0;
+  int filled = 0;
+  for (std::int64_t j = 0; j < count; ++j) {
+    held |= static_cast<unsigned>(codes[j]) << filled;
+    for (filled += bits; filled >= 8; filled -= 8, held >>= 8) *bytes++ = static_cast<std::uint8_t>(held & 0xFFU);
+  }
+  if (filled > 0) *bytes = static_cast<std::uint8_t>(held);
+}
+
+void unpack_bit_stream(const std::uint8_t* bytes, std::int64_t count, int bits, std::uint8_t* codes) noexcept {
+  const unsigned mask = (1U << bits) - 1U;
+  unsigned held = 0;
+  int filled = 0;
+  for (std::int64_t j = 0; j < count; ++j) {
+    for (; filled < bits; filled += 8) held |= static_cast<unsigned>(*bytes++) << filled;
+    codes[j] = static_cast<std::uint8_t>(held & mask);
+    held >>= bits;
+    filled -= bits;
+  }
+}
+
 std::int64_t packed_row_bytes(std::int64_t columns, int bits) noexcept { return columns * bits / 8; }
 
 int block_unit_bytes(std::int64_t run_bytes) noexcept {

@@ -37,6 +37,12 @@ std::int64_t i32_signed_words(std::int64_t count, int bits) noexcept;
 void pack_i32_signed(const std::int8_t* codes, std::int64_t count, int bits, std::uint32_t* words) noexcept;
 void unpack_i32_signed(const std::uint32_t* words, std::int64_t count, int bits, std::int8_t* codes) noexcept;
 
+/// Bit stream: code j occupies bits [bits*j, bits*j + bits) counted from bit 0 of byte 0 upwards, 1 to 8 bits; unused
+/// bits of the last byte are 0. With whole words it is i32-lsb at 2, 4 and 8 bits and i32-3bit at 3.
+std::int64_t bit_stream_bytes(std::int64_t count, int bits) noexcept;
+void pack_bit_stream(const std::uint8_t* codes, std::int64_t count, int bits, std::uint8_t* bytes) noexcept;
+void unpack_bit_stream(const std::uint8_t* bytes, std::int64_t count, int bits, std::uint8_t* codes) noexcept;
+
 /// Layouts that the fused kernels read. `bits` is 2, 3, 4 or 8, `columns` a multiple of 8.
 ///
 /// Packed row: the codes of one row (one token and head, or one output feature), columns * bits / 8 bytes. Code j

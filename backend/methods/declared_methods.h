@@ -6,6 +6,7 @@ namespace qs {
 
 // One function a method: its declaration and how it is made. method_registry.cpp lists them.
 KvMethodEntry kivi_method();             // kivi.cpp
+KvMethodEntry kvquant_method();          // kvquant_method.cpp
 KvMethodEntry rtn_kv_method();           // rtn_kv.cpp
 KvMethodEntry skvq_method();             // skvq_method.cpp
 WeightMethodEntry rtn_weight_method();   // rtn_weight.cpp

@@ -77,10 +77,14 @@ at::Tensor StoreCache::append_and_attend(const at::Tensor& query, const at::Tens
     positions.rotation = rows->values.data();
     positions.half = rows->half;
   }
-  attend_stores(stores(KvRole::Key), stores(KvRole::Value), shape_, rotated.data_ptr<float>(), out.data_ptr<float>(),
-                wanted_weights(), positions);
+  attend(rotated.data_ptr<float>(), out.data_ptr<float>(), wanted_weights(), positions);
   after_attention();
   return out;
+}
+
+void StoreCache::attend(const float* query, float* out, AttentionWeights* weights,
+                        const TokenPositions& positions) const {
+  attend_stores(stores(KvRole::Key), stores(KvRole::Value), shape_, query, out, weights, positions);
 }
 
 std::pair<at::Tensor, at::Tensor> StoreCache::materialize() const {
@@ -93,6 +97,7 @@ CacheStats StoreCache::stats() const {
   for (const TokenStore* store : stores(KvRole::Value)) store->add_bytes(stats);
   stats.tokens = tokens_;
   stats.tokens_full_precision = tokens_ - quantized(KvRole::Key).size();
+  stats.bytes_constants = constant_bytes();
   stats.bytes_if_f16 = 2 * tokens_ * width() * 2;
   return stats;
 }

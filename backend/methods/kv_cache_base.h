@@ -34,6 +34,12 @@ class StoreCache : public KvCache {
   /// Where the softmax weights of a step go, asked before attention runs and filled before after_attention; null when
   /// the method needs none.
   virtual AttentionWeights* wanted_weights() { return nullptr; }
+  /// Tables, thresholds and the like: what the layer's method keeps once, however many caches there are.
+  virtual std::int64_t constant_bytes() const { return 0; }
+  /// Attention of one new query per head over stores(); caches with kernels of their own override it.
+  /// @param query  f32 [heads][head_dim], rotated, not yet scaled; out receives f32 [heads][head_dim]
+  /// @param weights  where the softmax weights go; null when nobody asks
+  virtual void attend(const float* query, float* out, AttentionWeights* weights, const TokenPositions& positions) const;
   /// Position in the sequence of every token in stores(), in order; null while no token was dropped.
   virtual const std::int64_t* original_positions() const { return nullptr; }
 

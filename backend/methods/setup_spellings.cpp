@@ -42,6 +42,24 @@ std::string with_short_forms(const std::string& id, std::string_view parameters)
   return result;
 }
 
+/// `nuq=3`, `nf=3` and `int=3` name levels and width at once; `qnorm` alone is on; `cap=auto` is -1.
+std::string with_kvquant_keys(std::string_view text) {
+  std::string result;
+  for (const std::string& item : split(text.substr(text.find(':') + 1), ',')) {
+    std::string spelled = item;
+    for (const std::string datatype : {"nuq", "nf", "int"}) {
+      if (item.starts_with(datatype + "="))
+        spelled = "datatype=" + datatype + ",bits=" + item.substr(datatype.size() + 1);
+    }
+    if (item == "qnorm" || item == "qnorm=true" || item == "qnorm=1") spelled = "q_norm=on";
+    if (item == "qnorm=false" || item == "qnorm=0") spelled = "q_norm=off";
+    if (item == "cap=auto" || item == "cap_per_side=auto") spelled = "cap_per_side=-1";
+    if (item == "cap=off" || item == "cap_per_side=off") spelled = "cap_per_side=0";
+    result += (result.empty() ? "kvquant:" : ",") + spelled;
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string canonical_kv_setup(std::string_view text, std::vector<std::string>* warnings) {
@@ -53,6 +71,7 @@ std::string canonical_kv_setup(std::string_view text, std::vector<std::string>* 
     refuse(text, "token selection after '+' is not in this version; leave it out.");
   }
   if ((id == "kivi" || id == "skvq") && !rest.empty()) return with_short_forms(std::string(id), rest);
+  if (id == "kvquant" && !rest.empty()) return with_kvquant_keys(text);
   for (const auto& [spelling, scheme] :
        {std::pair{"rtn-token-asym", "token_asym"}, std::pair{"rtn-channel-asym", "channel_asym"},
         std::pair{"rtn-token-sym", "token_sym"}}) {

@@ -9,6 +9,7 @@ CacheStats& CacheStats::operator+=(const CacheStats& other) {
   bytes_outliers += other.bytes_outliers;
   bytes_indices += other.bytes_indices;
   bytes_full_precision += other.bytes_full_precision;
+  bytes_constants += other.bytes_constants;
   bytes_if_f16 += other.bytes_if_f16;
   tokens = other.tokens;
   tokens_full_precision = other.tokens_full_precision;

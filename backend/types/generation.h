@@ -35,6 +35,7 @@ struct TokenStep {
 struct CacheStats {
   std::int64_t bytes_codes = 0, bytes_scales = 0, bytes_zeros = 0, bytes_outliers = 0, bytes_indices = 0;
   std::int64_t bytes_full_precision = 0;   ///< residual window, sinks
+  std::int64_t bytes_constants = 0;        ///< tables, thresholds, permutations: once a layer, not part of bytes()
   std::int64_t tokens = 0;                 ///< tokens in the cache, one layer
   std::int64_t tokens_full_precision = 0;  ///< keys of one layer still in full precision
   std::int64_t bytes_if_f16 = 0;           ///< the same tokens in 16-bit floats
