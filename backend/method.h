@@ -68,6 +68,7 @@ struct QuantizedTensor {
   std::int64_t levels = 0;      ///< number of codes: 2^bits, one less for symmetric grids
   at::Tensor
       full_precision;  ///< bool, shape of the input: where no code was made; undefined when every element has one
+  std::vector<std::string> notes;  ///< sentences for the reader of a report: a comparison the method wants made
 };
 
 /// What one layer of a sequence holds, for methods whose quantization depends on attention.
@@ -90,6 +91,11 @@ class KvMethod {
   /// their attention-free rule in `quantize`.
   virtual QuantizedTensor quantize_prompt(const KvPrompt& prompt, KvRole role, const JobContext& job) const {
     return quantize(role == KvRole::Key ? prompt.key : prompt.value, role, job);
+  }
+  /// The same as decoding token by token from the first token leaves it, for methods whose groups begin anew behind a
+  /// prompt. What is not quantized yet at a query is decided by `seen_by_query`.
+  virtual QuantizedTensor quantize_stream(const KvPrompt& prompt, KvRole role, const JobContext& job) const {
+    return quantize_prompt(prompt, role, job);
   }
   /// Whether what a query sees depends on attention of earlier steps (token selection, attention-aware widths): then
   /// streaming evaluation must decode token by token.

@@ -35,6 +35,8 @@ const std::vector<KvMethodEntry>& kv_methods() {
       kivi_method(),
       skvq_method(),
       kvquant_method(),
+      qaq_method(),
+      decoquant_method(),
   };
   return all;
 }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "kernels/affine.h"
+#include "kernels/bit_fields.h"
 #include "kernels/float_formats.h"
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
@@ -22,6 +23,7 @@ struct KernelSet {
   void (*f32_to_f16)(const float* from, std::uint16_t* to, std::int64_t count) noexcept = nullptr;
   void (*quantize_rows)(const RowGroups& args) noexcept = nullptr;
   void (*quantize_columns)(const ColumnGroups& args) noexcept = nullptr;
+  DecodeFields decode_fields = nullptr;
   KeyScores key_scores = nullptr;
   ValueSums value_sums = nullptr;
   ExpSum exp_sum = nullptr;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/affine.h"
+#include "kernels/bit_fields.h"
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
 #include "kernels/kv_rows.h"
@@ -36,6 +37,9 @@ namespace qs::kernels {
 
 QS_DECLARE_KERNELS(avx2)
 QS_DECLARE_KERNELS(avx512)
+
+// Bound by loads and stores of eight fields: the wider sets use it too.
+void decode_fields_avx2(const FieldRun& run, float* x) noexcept;
 
 // With AVX512-VNNI: the Fixed16 forms of packed segments (everything else goes to the avx512 functions), and the
 // integer GEMM.

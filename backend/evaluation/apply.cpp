@@ -40,14 +40,15 @@ void self_check(TensorReport& report, std::int64_t tokens) {
   }
 }
 
-/// `x` as the cache holds it after the prompt, with the codes of the part that is quantized.
-QuantizedTensor cached_tensor(const KvMethod& method, const at::Tensor& x, KvRole role, TokenRange range,
+/// Keys or values as the cache holds them after the prompt, with the codes of the part that is quantized.
+QuantizedTensor cached_tensor(const KvMethod& method, const KvPrompt& prompt, KvRole role, TokenRange range,
                               const JobContext& job) {
-  QuantizedTensor quantized = method.quantize(x, role, job);
+  const at::Tensor& x = role == KvRole::Key ? prompt.key : prompt.value;
+  QuantizedTensor quantized = method.quantize_prompt(prompt, role, job);
   const at::Tensor position = at::arange(x.size(1), at::kLong);
   const at::Tensor outside = at::logical_or(position < range.begin, position >= range.end).view({1, -1, 1});
   quantized.values = at::where(outside, method.held_in_full_precision(x), quantized.values);
-  quantized.codes = quantized.codes.masked_fill(outside, 255);
+  if (quantized.codes.defined()) quantized.codes = quantized.codes.masked_fill(outside, 255);
   const at::Tensor none = outside.expand(x.sizes());
   quantized.full_precision =
       quantized.full_precision.defined() ? at::logical_or(quantized.full_precision, none) : none.contiguous();
@@ -110,7 +111,7 @@ AppliedTensor applied(const std::string& name, const at::Tensor& original, const
   result.report = report_tensor(name, original, quantized);
   result.original = as_view(original);
   result.reconstructed = as_view(quantized.values);
-  result.codes = as_view(quantized.codes);
+  if (quantized.codes.defined()) result.codes = as_view(quantized.codes);
   result.quantized = range;
   return result;
 }
@@ -153,16 +154,18 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
     const std::int64_t tokens = key.size(1);
     const TokenRange key_range = method->after_prefill(KvRole::Key, tokens),
                      value_range = method->after_prefill(KvRole::Value, tokens);
-    const QuantizedTensor key_seen = cached_tensor(*method, key, KvRole::Key, key_range, job.part(0.0, 0.3));
-    const QuantizedTensor value_seen = cached_tensor(*method, value, KvRole::Value, value_range, job.part(0.3, 0.5));
+    const bool has_query = capture.has(layer_dataset(layer, "query"));
+    const TensorView query_view = has_query ? capture.read_layer(layer, "query") : TensorView{};
+    const KvPrompt prompt{has_query ? as_tensor(query_view) : at::Tensor(), key, value, shape};
+    const QuantizedTensor key_seen = cached_tensor(*method, prompt, KvRole::Key, key_range, job.part(0.0, 0.3));
+    const QuantizedTensor value_seen = cached_tensor(*method, prompt, KvRole::Value, value_range, job.part(0.3, 0.5));
 
     AppliedLayer result{applied(layer_dataset(layer, key_tap), key, key_seen, key_range),
                         applied(layer_dataset(layer, "value"), value, value_seen, value_range)};
     const auto rotated = [&](const at::Tensor& x) { return pre_rope ? apply_rope(x, 0, shape.rope) : x; };
-    if (capture.has(layer_dataset(layer, "query"))) {
-      const TensorView query_view = capture.read_layer(layer, "query");
+    if (has_query) {
       const FunctionalErrors errors =
-          functional_errors(as_tensor(query_view), rotated(key), value, rotated(key_seen.values.to(at::kFloat)),
+          functional_errors(prompt.query, rotated(key), value, rotated(key_seen.values.to(at::kFloat)),
                             value_seen.values.to(at::kFloat), rules, job.part(0.5, 1.0));
       result.key.report.functional_error = errors.key;
       result.value.report.functional_error = errors.value;
@@ -173,6 +176,7 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
     CacheStats stats;
     if (method->cannot_stream().empty()) {
       const auto cache = method->make_cache(shape);
+      if (has_query) cache->observe_prompt(prompt.query);
       cache->prefill(key, value);
       stats = cache->stats();
     }

@@ -104,6 +104,8 @@ DecodeBench bench_decode(const DecodeBenchRequest& request, const JobContext& jo
       std::vector<std::unique_ptr<KvCache>> layers;
       for (std::int64_t layer = 0; layer < request.layers; ++layer) {
         layers.push_back(i == 0 ? make_full_precision_cache(shape, at::kHalf) : methods[i - 1]->make_cache(shape));
+        layers.back()->observe_prompt(
+            tokens.front().query.unsqueeze(1).expand({request.heads, context, request.head_dim}));
         layers.back()->prefill(key, value);
       }
       const double seconds = time_steps(layers, tokens);

@@ -34,7 +34,9 @@ WindowAttention::WindowAttention(const KvPlan& plan, KvMode mode, const Architec
 WindowAttention::Seen WindowAttention::reconstruct(const KvPrompt& prompt, KvRole role) const {
   Seen seen;
   const at::Tensor& x = role == KvRole::Key ? prompt.key : prompt.value;
-  seen.quantized = method_->quantize_prompt(prompt, role, job_).values.to(at::kFloat);
+  seen.quantized = (mode_ == KvMode::Streaming ? method_->quantize_stream(prompt, role, job_)
+                                               : method_->quantize_prompt(prompt, role, job_))
+                       .values.to(at::kFloat);
   seen.held = method_->held_in_full_precision(x).to(at::kFloat);
   if (role == KvRole::Key && method_->key_domain() == KeyDomain::PreRope) {
     seen.quantized = apply_rope(seen.quantized, 0, prompt.shape.rope);

@@ -5,8 +5,10 @@
 namespace qs {
 
 // One function a method: its declaration and how it is made. method_registry.cpp lists them.
+KvMethodEntry decoquant_method();       // decoquant.cpp
 KvMethodEntry kivi_method();             // kivi.cpp
 KvMethodEntry kvquant_method();          // kvquant_method.cpp
+KvMethodEntry qaq_method();              // qaq.cpp
 KvMethodEntry rtn_kv_method();           // rtn_kv.cpp
 KvMethodEntry skvq_method();             // skvq_method.cpp
 WeightMethodEntry rtn_weight_method();   // rtn_weight.cpp

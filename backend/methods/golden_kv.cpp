@@ -5,7 +5,9 @@
 
 namespace qs {
 
-std::vector<GoldenRunner> golden_kv_runners() { return {golden_kivi(), golden_kvquant(), golden_rtn(), golden_skvq(), golden_fp8()}; }
+std::vector<GoldenRunner> golden_kv_runners() {
+  return {golden_decoquant(), golden_kivi(), golden_kvquant(), golden_rtn(), golden_skvq(), golden_fp8(), golden_qaq()};
+}
 
 at::Tensor pack_words(const at::Tensor& codes, int bits) {
   const at::Tensor rows = codes.to(at::kByte).contiguous();

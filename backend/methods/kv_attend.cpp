@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "backend/methods/kv_store.h"
+#include "backend/methods/small_factor.h"
 #include "kernels/dispatch.h"
 
 namespace qs {
@@ -83,6 +85,8 @@ class StoreAttention {
     const bool whole = padded_dim_ == shape.head_dim;
     keys_fused_ = whole && positions.rotation == nullptr && all_fused(keys);
     values_fused_ = whole && all_fused(values);
+    find_stretches();
+    if (!stretches_.empty()) keys_fused_ = values_fused_ = keys_fused_ && values_fused_;
     for (std::int64_t head = 0; head < shape.kv_heads; ++head) {
       if (keys_fused_) add_segments(keys, head, segments_[head].keys);
       if (values_fused_) add_segments(values, head, segments_[head].values);
@@ -100,6 +104,7 @@ class StoreAttention {
   std::int64_t weight_stride() const { return weight_stride_; }
 
   void add(std::int64_t begin, std::int64_t end, Partials& partials) const {
+    if (!stretches_.empty() && keys_fused_) return add_stretches(begin, end, partials);
     if (keys_fused_ && values_fused_) return add_fused(segments_, 0, nullptr, begin, end, partials);
     if (positions_.rotation == nullptr || !values_fused_) return add_decoded(begin, end, partials);
     std::int64_t store_begin = 0;
@@ -116,6 +121,32 @@ class StoreAttention {
   }
 
  private:
+  /// Tokens up to `end` whose fused rows are coordinates of the same factors.
+  struct Stretch {
+    std::int64_t end = 0;
+    const SmallFactor* value = nullptr;
+    std::vector<float> query;  ///< [heads][head_dim] in the coordinates of the keys
+  };
+
+  /// Leaves `stretches_` empty when no store holds coordinates.
+  void find_stretches() {
+    const auto has_factor = [](const TokenStore* store) { return store->factor() != nullptr; };
+    if (std::none_of(keys_.begin(), keys_.end(), has_factor) &&
+        std::none_of(values_.begin(), values_.end(), has_factor))
+      return;
+    auto key = keys_.begin(), value = values_.begin();
+    std::int64_t key_end = 0, value_end = 0, end = 0;
+    for (const std::int64_t tokens = count_tokens(keys_); end < tokens;) {
+      while (key_end <= end) key_end += (*key++)->tokens();
+      while (value_end <= end) value_end += (*value++)->tokens();
+      end = std::min(key_end, value_end);
+      Stretch stretch{.end = end, .value = (*std::prev(value))->factor(), .query = scaled_};
+      if (const SmallFactor* const factor = (*std::prev(key))->factor())
+        factor->to_coordinates(scaled_.data(), static_cast<std::int64_t>(scaled_.size()), stretch.query.data());
+      stretches_.push_back(std::move(stretch));
+    }
+  }
+
   void add_segments(const std::vector<const TokenStore*>& stores, std::int64_t head,
                     std::vector<kernels::Segment>& segments) {
     for (const TokenStore* store : stores) {
@@ -140,8 +171,10 @@ class StoreAttention {
 
   /// @param key_first  token that the first key segment begins with
   /// @param rotation   null when keys are rotated already
+  /// @param query      null: as it came
   void add_fused(const std::vector<HeadSegments>& segments, std::int64_t key_first,
-                 const kernels::KeyRotation* rotation, std::int64_t begin, std::int64_t end, Partials& partials) const {
+                 const kernels::KeyRotation* rotation, std::int64_t begin, std::int64_t end, Partials& partials,
+                 const float* query = nullptr) const {
     for (std::int64_t tile = begin; tile < end; tile += kOuterTile) {
       for (std::int64_t head = 0; head < shape_.kv_heads; ++head) {
         kernels::HeadAttention args = head_attention(segments[head], head);
@@ -149,8 +182,27 @@ class StoreAttention {
         args.token_end = std::min(end, tile + kOuterTile);
         args.key_first = key_first;
         args.key_rotation = rotation;
+        if (query != nullptr) args.query = query + head * args.queries * padded_dim_;
         kernels::attend_head(kernels::kernel_set(), args, partials.of(head * args.queries));
       }
+    }
+  }
+
+  /// Scores coordinates with the query in them; sums of coordinates go back to channels once a stretch.
+  void add_stretches(std::int64_t begin, std::int64_t end, Partials& partials) const {
+    std::int64_t first = 0;
+    for (const Stretch& stretch : stretches_) {
+      const std::int64_t from = std::max(begin, first), to = std::min(end, stretch.end);
+      first = stretch.end;
+      if (from >= to) continue;
+      if (stretch.value == nullptr) {
+        add_fused(segments_, 0, nullptr, from, to, partials, stretch.query.data());
+        continue;
+      }
+      Partials own(shape_.heads, padded_dim_);
+      add_fused(segments_, 0, nullptr, from, to, own, stretch.query.data());
+      stretch.value->from_coordinates(own.out.data(), shape_.heads * padded_dim_);
+      kernels::merge_partial(partials.of(0), own.of(0), shape_.heads, padded_dim_);
     }
   }
 
@@ -212,6 +264,7 @@ class StoreAttention {
   DerivedMinima derived_;
   std::vector<HeadSegments> segments_;
   std::vector<std::vector<HeadSegments>> rotated_;  ///< by key store: with its segments, when it rotates() its keys
+  std::vector<Stretch> stretches_;                  ///< empty: no store holds coordinates
   bool keys_fused_ = false, values_fused_ = false;
 };
 

@@ -10,6 +10,8 @@
 
 namespace qs {
 
+class SmallFactor;
+
 /// Bytes that grow to exactly what was asked for, so that memory counted is memory used.
 class ExactBuffer {
  public:
@@ -46,6 +48,8 @@ class TokenStore {
   /// @param derived  receives what segments point to but the store does not keep; must outlive them
   virtual void add_segments(std::int64_t head, std::vector<kernels::Segment>& segments,
                             DerivedMinima& derived) const = 0;
+  /// Where segments hold coordinates instead of channels: what leads back. Null for channels.
+  virtual const SmallFactor* factor() const { return nullptr; }
   /// Dequantizes tokens [begin, end) of one head. @param rows  f32 rows, `row_stride` elements apart
   virtual void decode(std::int64_t head, std::int64_t begin, std::int64_t end, float* rows,
                       std::int64_t row_stride) const = 0;

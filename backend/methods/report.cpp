@@ -28,6 +28,7 @@ TensorReport report_tensor(const std::string& name, const at::Tensor& original, 
   report.max_abs_error = max_abs_error(values_of(reference), values_of(other));
   report.functional_error = std::numeric_limits<double>::quiet_NaN();
   report.levels = quantized.levels;
+  report.warnings = quantized.notes;
   const double count = static_cast<double>(original.numel());
   if (count == 0) return report;
   report.changed_fraction = static_cast<double>(other.ne(reference).sum().item<std::int64_t>()) / count;
@@ -50,7 +51,7 @@ TensorReport report_tensor(const std::string& name, const at::Tensor& original, 
     report.saturated_fraction = static_cast<double>(saturated) / static_cast<double>(coded);
   }
   if (exempt.defined() && original.dim() == 3) {
-    report.tokens_full_precision = exempt.select(0, 0).select(1, 0).sum().item<std::int64_t>();
+    report.tokens_full_precision = exempt.all(2).all(0).sum().item<std::int64_t>();
   }
   if (report.changed_fraction == 0.0)
     report.warnings.push_back("No element changed: every value was already on the grid.");

@@ -60,6 +60,21 @@ std::string with_kvquant_keys(std::string_view text) {
   return result;
 }
 
+/// `bits=1..4` bounds the widths that attention chooses, `bits=2` fixes one.
+std::string with_width_range(std::string_view parameters) {
+  std::string result;
+  for (const std::string& item : split(parameters, ',')) {
+    std::string meant = item;
+    if (const std::size_t dots = item.find(".."); item.starts_with("bits=") && dots != std::string::npos) {
+      meant = "n_bits_min=" + item.substr(5, dots - 5) + ",n_bits_max=" + item.substr(dots + 2);
+    } else if (item.starts_with("bits=")) {
+      meant = "n_bits_uniform=" + item.substr(5) + ",use_attentions=false";
+    }
+    result += (result.empty() ? "qaq:" : ",") + meant;
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string canonical_kv_setup(std::string_view text, std::vector<std::string>* warnings) {
@@ -72,6 +87,8 @@ std::string canonical_kv_setup(std::string_view text, std::vector<std::string>* 
   }
   if ((id == "kivi" || id == "skvq") && !rest.empty()) return with_short_forms(std::string(id), rest);
   if (id == "kvquant" && !rest.empty()) return with_kvquant_keys(text);
+  if (id == "qaq" && !rest.empty()) return with_width_range(rest);
+  if (id == "deco") return "decoquant" + std::string(text.substr(colon));
   for (const auto& [spelling, scheme] :
        {std::pair{"rtn-token-asym", "token_asym"}, std::pair{"rtn-channel-asym", "channel_asym"},
         std::pair{"rtn-token-sym", "token_sym"}}) {

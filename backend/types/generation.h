@@ -34,13 +34,16 @@ struct TokenStep {
 /// Bytes of a live KV cache by part, summed over layers; counted from allocations, never from a formula.
 struct CacheStats {
   std::int64_t bytes_codes = 0, bytes_scales = 0, bytes_zeros = 0, bytes_outliers = 0, bytes_indices = 0;
+  std::int64_t bytes_widths = 0;           ///< of vectors whose code width is their own
+  std::int64_t bytes_small_factor = 0;     ///< factors that stay in 16 bits beside the quantized one
   std::int64_t bytes_full_precision = 0;   ///< residual window, sinks
   std::int64_t bytes_constants = 0;        ///< tables, thresholds, permutations: once a layer, not part of bytes()
   std::int64_t tokens = 0;                 ///< tokens in the cache, one layer
   std::int64_t tokens_full_precision = 0;  ///< keys of one layer still in full precision
   std::int64_t bytes_if_f16 = 0;           ///< the same tokens in 16-bit floats
   std::int64_t bytes() const {
-    return bytes_codes + bytes_scales + bytes_zeros + bytes_outliers + bytes_indices + bytes_full_precision;
+    return bytes_codes + bytes_scales + bytes_zeros + bytes_outliers + bytes_indices + bytes_widths +
+           bytes_small_factor + bytes_full_precision;
   }
   double effective_bits() const {
     return bytes_if_f16 ? 16.0 * static_cast<double>(bytes()) / static_cast<double>(bytes_if_f16) : 0.0;

@@ -40,7 +40,14 @@ Trial random_trial(std::mt19937_64& generator) {
   const std::string precision =
       pick<std::string>(generator, {"", "", "", ",store=f32", ",compute=f16", ",compute=f16,store=f32"});
   trial.half_arithmetic = precision.find("compute=f16") != std::string::npos;
-  if (generator() % 3 == 0) {
+  if (generator() % 5 == 0) {
+    trial.half_arithmetic = false;
+    trial.shape.head_dim = pick<std::int64_t>(generator, {12, 32, 80});
+    // f32: no ties among outliers, so that their number is that of the formula.
+    setup =
+        "qaq:use_attentions=false,store=f32,n_bits=" + std::to_string(generator() % 17) +
+        pick<std::string>(generator, {"", ",level=layer", ",symmetric", ",outliers=0", ",outliers=0.1,level=layer"});
+  } else if (generator() % 3 == 0) {
     trial.shape.head_dim = pick<std::int64_t>(generator, {8, 24, 32, 64});
     const std::int64_t width = trial.shape.kv_heads * trial.shape.head_dim;
     int group = 16;
@@ -184,8 +191,9 @@ class TestKvCacheProperties : public QObject {
 
   void aPromptMayBeSplitAnywhere() {
     std::mt19937_64 generator(5);
-    for (const char* setup : {"kivi:g=32,r=64", "skvq:reorder=false,pre_rope=false,sink=0,w=48,g=32,v=1.5",
-                              "rtn:bits=3,g=16", "rtn:scheme=channel_asym,g=16", "rtn:scheme=token_sym"}) {
+    for (const char* setup :
+         {"kivi:g=32,r=64", "skvq:reorder=false,pre_rope=false,sink=0,w=48,g=32,v=1.5", "rtn:bits=3,g=16",
+          "rtn:scheme=channel_asym,g=16", "rtn:scheme=token_sym", "qaq:use_attentions=false"}) {
       const auto method = make_kv_method(parse_kv_setup(setup).value());
       const CacheShape shape{.heads = 4, .kv_heads = 2, .head_dim = 32};
       const at::Tensor key = test::random_kv(generator, {2, 170, 32}), value = test::random_kv(generator, {2, 170, 32});
@@ -204,7 +212,8 @@ class TestKvCacheProperties : public QObject {
 
   void constantZeroAndSingleTokenInputsStayFinite() {
     for (const char* setup : {"kivi", "skvq:reorder=false,pre_rope=false,w=8,g=32", "kivi:compute=f16", "rtn:g=32",
-                              "rtn:bits=1,g=0", "rtn:scheme=token_sym,bits=2", "rtn:scheme=channel_asym,g=16"}) {
+                              "rtn:bits=1,g=0", "rtn:scheme=token_sym,bits=2", "rtn:scheme=channel_asym,g=16", "qaq",
+                              "qaq:use_attentions=false,outliers=0"}) {
       const auto method = make_kv_method(parse_kv_setup(setup).value());
       for (const double constant : {0.0, -2.5, 1e-7}) {
         for (const std::int64_t tokens : {1, 40, 300}) {

@@ -171,6 +171,17 @@ class TestSetup : public QObject {
     QVERIFY2(message.contains(expected), qPrintable(message));
   }
 
+  void widthRangesAndShortNamesOfTheMixedMethods() {
+    QCOMPARE(canonical("qaq:level=head,outliers=0.01,err=3,last_n=5,bits=1..4"), std::string("qaq"));
+    QCOMPARE(canonical("qaq:bits=0..2,q_norm=200"), std::string("qaq:n_bits_min=0,n_bits_max=2,query_energy=200"));
+    QCOMPARE(canonical("qaq:bits=3"), std::string("qaq:n_bits_uniform=3,use_attentions=false"));
+    QVERIFY(message_of("qaq:bits=4..2").find("n_bits_min") != std::string::npos);
+    QVERIFY(message_of("qaq:bits=1..x").find("n_bits_max") != std::string::npos);
+    QCOMPARE(canonical("deco:bits=4,n2=16,flush=1024"), std::string("decoquant"));
+    QCOMPARE(canonical("deco:bits=2,flush=256"), std::string("decoquant:bits=2,flush_len=256"));
+    QCOMPARE(canonical("deco"), std::string("decoquant"));
+  }
+
   void formattedSetupsParseToThemselves() {
     std::mt19937_64 generator(7);
     for (int round = 0; round < 200; ++round) {
