@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backend/evaluation/apply.h"
+#include "backend/method.h"
 #include "backend/method_registry.h"
 #include "backend/metrics.h"
 
@@ -71,14 +72,14 @@ Inspection inspect_tensor(CaptureReader& capture, const InspectionRequest& reque
 }
 
 double kv_effective_bits(const std::string& kv, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,
-                         std::int64_t tokens) {
+                         std::int64_t tokens, std::int64_t layers) {
   const std::optional<Setup> setup = parse_kv_setup(kv);
   if (!setup) return 16.0;
   CacheShape shape;
   shape.heads = heads;
   shape.kv_heads = kv_heads;
   shape.head_dim = head_dim;
-  return make_kv_method(*setup)->effective_bits(shape, tokens);
+  return make_kv_plan(*setup, layers, nullptr)->effective_bits(shape, tokens);
 }
 
 }  // namespace qs

@@ -29,8 +29,8 @@ struct Inspection {
 /// @throws Error as apply_to_capture
 Inspection inspect_tensor(CaptureReader& capture, const InspectionRequest& request, const JobContext& job);
 
-/// Bits a cached element costs at `tokens` tokens by the method's formula; 16 for an empty line.
+/// Bits a cached element costs at `tokens` tokens by the formula, mean over the layers; 16 for an empty line.
 double kv_effective_bits(const std::string& kv, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,
-                         std::int64_t tokens);
+                         std::int64_t tokens, std::int64_t layers);
 
 }  // namespace qs

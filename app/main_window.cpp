@@ -486,7 +486,8 @@ void MainWindow::refreshCacheSize() {
       [this, id = capture->id, kv = variant->kv.toStdString()](const JobContext& job) {
         const CaptureInfo info = workbench_.openCapture(id, job)->info();
         const double full = 4.0 * double(info.layers * info.kv_heads * info.head_dim * info.tokens);
-        return Sizes{full * kv_effective_bits(kv, info.heads, info.kv_heads, info.head_dim, info.tokens) / 16.0, full};
+        const double bits = kv_effective_bits(kv, info.heads, info.kv_heads, info.head_dim, info.tokens, info.layers);
+        return Sizes{full * bits / 16.0, full};
       },
       this,
       [this, request](Sizes sizes) {

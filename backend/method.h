@@ -36,6 +36,7 @@ struct CacheShape {
   double score_scale = 0.0;         ///< of query * key; 0: 1 / sqrt(head_dim)
   double score_softcap = 0.0;       ///< cap * tanh(score / cap) before the softmax; 0: off
   std::int64_t sliding_window = 0;  ///< newest tokens a query sees, itself included; 0: all
+  std::int64_t layer = 0, layers = 1;
 };
 
 /// The live cache of one layer of one sequence (KV specification, section 2).
@@ -55,7 +56,9 @@ class KvCache {
   /// What attention would see now: keys (in the method's key domain) and values, f32 [kv_heads, tokens, head_dim]. For
   /// tests and analysis.
   virtual std::pair<at::Tensor, at::Tensor> materialize() const = 0;
-  virtual std::int64_t tokens() const = 0;
+  virtual std::int64_t tokens() const = 0;  ///< that attention sees
+  /// Tokens that came, which is the position of the next one; more than tokens() once tokens were evicted.
+  virtual std::int64_t positions() const { return tokens(); }
   virtual TokenRange quantized(KvRole role) const = 0;
   virtual CacheStats stats() const = 0;  ///< from allocations
 };
@@ -97,6 +100,10 @@ class KvMethod {
   virtual QuantizedTensor quantize_stream(const KvPrompt& prompt, KvRole role, const JobContext& job) const {
     return quantize_prompt(prompt, role, job);
   }
+  /// Tokens of each KV head that are still there after the prompt was stored: bool [kv_heads, tokens], undefined when
+  /// all are. Where it is defined, the values of quantize_prompt are what attention sees of them, and of the others
+  /// what was held before they left.
+  virtual at::Tensor kept_after_prompt(const KvPrompt& /*prompt*/) const { return {}; }
   /// Whether what a query sees depends on attention of earlier steps (token selection, attention-aware widths): then
   /// streaming evaluation must decode token by token.
   virtual bool depends_on_attention() const { return false; }
@@ -158,7 +165,7 @@ class KvPlan {
   /// The first layer's reason that is not empty.
   std::string cannot_stream() const;
   bool depends_on_attention() const;
-  /// Mean over the layers.
+  /// Mean over the layers. @param shape  its layer is not used
   double effective_bits(const CacheShape& shape, std::int64_t tokens) const;
 
  private:
@@ -202,6 +209,10 @@ struct KvMethodEntry {
   /// The artifact of a layer from its keys and values alone, for benches and captures, where no model is at hand; what
   /// needs gradients or other layers is left out. Null: not possible.
   KvLayerArtifact (*calibrate_layer)(const KvPrompt&, const ParamSet&, std::uint64_t seed) = nullptr;
+  /// Makes the method that stands behind a plus sign around the one before it; null when it can only stand alone.
+  /// @throws Error InvalidArgument saying why the two do not fit
+  std::unique_ptr<KvMethod> (*make_behind)(std::shared_ptr<const KvMethod> before, const Setup& before_setup,
+                                           const ParamSet&) = nullptr;
 };
 struct WeightMethodEntry {
   MethodInfo info;

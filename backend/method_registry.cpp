@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/methods/declared_methods.h"
+#include "backend/methods/full_precision_kv.h"
 #include "backend/methods/setup_spellings.h"
 #include "backend/types/error.h"
 
@@ -27,6 +28,48 @@ const Entry& entry_of(const std::vector<Entry>& entries, const Setup& setup, con
               "There is no " + std::string(side) + " method '" + setup.method + "'; known are: " + known + ".");
 }
 
+/// Every method that a setup names: of all ranges of layers, and behind plus signs.
+std::vector<const Setup*> parts_of(const Setup& setup) {
+  std::vector<const Setup*> parts;
+  const auto add = [&parts](const Setup& chain) {
+    if (chain.method != "none") parts.push_back(&chain);
+    for (const Setup& next : chain.then) parts.push_back(&next);
+  };
+  if (setup.layers.empty()) add(setup);
+  for (const Setup& entry : setup.layers) add(entry);
+  return parts;
+}
+
+bool part_needs_calibration(const Setup& part) {
+  const KvMethodEntry& entry = kv_method_entry(part);
+  return entry.info.needs_calibration && (entry.needs_artifact == nullptr || entry.needs_artifact(part.params));
+}
+
+void check_artifact(const Setup& setup, std::int64_t layers, const KvArtifact& artifact) {
+  bool named = false;
+  const std::optional<Setup> made_for = parse_setup(artifact.setup, kv_method_infos());
+  for (const Setup* part : parts_of(setup)) {
+    if (part->method != artifact.method) continue;
+    named = true;
+    const KvMethodEntry& entry = kv_method_entry(*part);
+    if (entry.artifact_mismatch == nullptr) continue;
+    const std::string why = made_for ? entry.artifact_mismatch(part->params, made_for->params) : "it names no setup.";
+    if (!why.empty()) {
+      throw Error(ErrorCode::InvalidArgument, "The calibration on '" + artifact.source + "' was made for '" +
+                                                  artifact.setup + "': " + why + " Calibrate again for this setup.");
+    }
+  }
+  if (!named) {
+    throw Error(ErrorCode::InvalidArgument, "The calibration belongs to the method '" + artifact.method +
+                                                "', not to '" + setup.method + "'. Calibrate again for this setup.");
+  }
+  if (static_cast<std::int64_t>(artifact.layers.size()) != layers) {
+    throw Error(ErrorCode::InvalidArgument, "The calibration has " + std::to_string(artifact.layers.size()) +
+                                                " layers, the model " + std::to_string(layers) +
+                                                ". It was made on another model; calibrate again.");
+  }
+}
+
 }  // namespace
 
 const std::vector<KvMethodEntry>& kv_methods() {
@@ -37,6 +80,7 @@ const std::vector<KvMethodEntry>& kv_methods() {
       kvquant_method(),
       qaq_method(),
       decoquant_method(),
+      scope_method(),
   };
   return all;
 }
@@ -61,51 +105,57 @@ std::vector<MethodInfo> all_methods() {
 
 const KvMethodEntry& kv_method_entry(const Setup& setup) { return entry_of(kv_methods(), setup, "KV"); }
 
-bool needs_kv_calibration(const Setup& setup) {
-  const KvMethodEntry& entry = kv_method_entry(setup);
-  return entry.info.needs_calibration && (entry.needs_artifact == nullptr || entry.needs_artifact(setup.params));
+const Setup* calibrated_kv_part(const Setup& setup) {
+  const Setup* found = nullptr;
+  for (const Setup* part : parts_of(setup)) {
+    if (!part_needs_calibration(*part)) continue;
+    if (found && found->method != part->method)
+      throw Error(ErrorCode::InvalidArgument, "A setup can hold one calibrated method; this one has '" + found->method +
+                                                  "' and '" + part->method + "'. Use one of them in all layers.");
+    if (!found) found = part;
+  }
+  return found;
 }
 
+bool needs_kv_calibration(const Setup& setup) { return calibrated_kv_part(setup) != nullptr; }
+
 std::unique_ptr<KvMethod> make_kv_method_for(const Setup& setup, const KvPrompt& sample, std::uint64_t seed) {
+  if (!needs_kv_calibration(setup)) return make_kv_method(setup);
   const KvMethodEntry& entry = kv_method_entry(setup);
-  if (!needs_kv_calibration(setup)) return entry.make(setup.params, nullptr);
   if (entry.calibrate_layer == nullptr) {
     throw Error(ErrorCode::InvalidArgument, "The KV method '" + setup.method +
                                                 "' needs a calibration with the model. Calibrate it first "
                                                 "(quantoscope-cli calibrate) and name the file.");
   }
   const KvLayerArtifact artifact = entry.calibrate_layer(sample, setup.params, seed);
-  return entry.make(setup.params, &artifact);
+  return make_kv_method(setup, &artifact);
 }
 
-std::unique_ptr<KvMethod> make_kv_method(const Setup& setup) {
-  return entry_of(kv_methods(), setup, "KV").make(setup.params, nullptr);
+std::unique_ptr<KvMethod> make_kv_method(const Setup& setup, const KvLayerArtifact* artifact) {
+  if (!setup.layers.empty())
+    throw Error(ErrorCode::InvalidArgument, "A per-layer setup is no single method; choose one layer of it.");
+  if (setup.method == "none") return std::make_unique<FullPrecisionKv>();
+  std::unique_ptr<KvMethod> method = kv_method_entry(setup).make(setup.params, artifact);
+  const Setup* before = &setup;
+  for (const Setup& next : setup.then) {
+    const KvMethodEntry& entry = kv_method_entry(next);
+    if (entry.make_behind == nullptr)
+      throw Error(ErrorCode::InvalidArgument, "'" + next.method + "' cannot stand behind a plus sign.");
+    method = entry.make_behind(std::move(method), *before, next.params);
+    before = &next;
+  }
+  return method;
 }
 
 std::shared_ptr<const KvPlan> make_kv_plan(const Setup& setup, std::int64_t layers, const KvArtifact* artifact) {
-  const KvMethodEntry& entry = entry_of(kv_methods(), setup, "KV");
-  if (artifact && artifact->method != setup.method) {
-    throw Error(ErrorCode::InvalidArgument, "The calibration belongs to the method '" + artifact->method +
-                                                "', not to '" + setup.method + "'. Calibrate again for this setup.");
-  }
-  if (artifact && static_cast<std::int64_t>(artifact->layers.size()) != layers) {
-    throw Error(ErrorCode::InvalidArgument, "The calibration has " + std::to_string(artifact->layers.size()) +
-                                                " layers, the model " + std::to_string(layers) +
-                                                ". It was made on another model; calibrate again.");
-  }
-  if (artifact && entry.artifact_mismatch != nullptr) {
-    const std::optional<Setup> calibrated = parse_setup(artifact->setup, kv_method_infos());
-    const std::string why =
-        calibrated ? entry.artifact_mismatch(setup.params, calibrated->params) : "it names no setup.";
-    if (!why.empty()) {
-      throw Error(ErrorCode::InvalidArgument, "The calibration on '" + artifact->source + "' was made for '" +
-                                                  artifact->setup + "': " + why + " Calibrate again for this setup.");
-    }
-  }
+  check_covers(setup, layers);
+  if (artifact) check_artifact(setup, layers, *artifact);
   std::vector<std::shared_ptr<const KvMethod>> methods;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
+    const Setup& of_layer = setup_of_layer(setup, layer);
+    const bool calibrated = artifact && artifact->method == of_layer.method;
     methods.push_back(
-        entry.make(setup.params, artifact ? &artifact->layers[static_cast<std::size_t>(layer)] : nullptr));
+        make_kv_method(of_layer, calibrated ? &artifact->layers[static_cast<std::size_t>(layer)] : nullptr));
   }
   return std::make_shared<const KvPlan>(std::move(methods));
 }
@@ -116,8 +166,17 @@ std::unique_ptr<WeightMethod> make_weight_method(const Setup& setup) {
 
 std::optional<Setup> parse_kv_setup(std::string_view text, std::vector<std::string>* warnings) {
   std::optional<Setup> setup = parse_setup(canonical_kv_setup(text, warnings), kv_method_infos());
-  if (setup)
-    make_kv_method(*setup);  // says what single parameters cannot: a residual that is no multiple of the group, say
+  if (!setup) return setup;
+  // Making the method says what single parameters cannot: a residual that is no multiple of the group, say.
+  if (setup->layers.empty()) make_kv_method(*setup);
+  for (const Setup& entry : setup->layers) {
+    try {
+      make_kv_method(entry);
+    } catch (const Error& error) {
+      throw Error(error.code(), "Layers " + entry.range.text() + ": " + error.what());
+    }
+  }
+  calibrated_kv_part(*setup);
   return setup;
 }
 

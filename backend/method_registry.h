@@ -1,11 +1,17 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "backend/types/method_info.h"
 #include "backend/types/setup.h"
+
+namespace at {
+class Tensor;
+}
 
 namespace qs {
 
@@ -13,6 +19,7 @@ class KvMethod;
 class KvPlan;
 struct KvArtifact;
 struct KvPrompt;
+using KvLayerArtifact = std::map<std::string, at::Tensor>;
 class WeightMethod;
 struct KvMethodEntry;
 struct WeightMethodEntry;
@@ -26,9 +33,12 @@ std::vector<MethodInfo> all_methods();
 std::vector<MethodInfo> kv_method_infos();
 std::vector<MethodInfo> weight_method_infos();  ///< weight and weight_activation
 
-/// @param setup  complete and checked (parse_setup makes it so)
-/// @throws Error NotFound for an unknown method
-std::unique_ptr<KvMethod> make_kv_method(const Setup& setup);
+/// @param setup  complete and checked (parse_setup makes it so), for one layer; "none" gives 16-bit floats
+/// @throws Error NotFound for an unknown method, InvalidArgument for a per-layer setup (see setup_of_layer)
+std::unique_ptr<KvMethod> make_kv_method(const Setup& setup, const KvLayerArtifact* artifact = nullptr);
+/// The first method of the setup, in a chain or of a range of layers, that needs a calibration; null when none does.
+/// @throws Error InvalidArgument when two different methods do
+const Setup* calibrated_kv_part(const Setup& setup);
 /// @param artifact  null for methods that need no calibration
 /// @throws Error InvalidArgument when the method needs an artifact and there is none, or it is another method's or
 ///         has other layers

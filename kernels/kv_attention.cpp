@@ -11,6 +11,9 @@
 namespace qs::kernels {
 namespace {
 
+/// Far below every score, and finite so that differences of such scores are.
+constexpr float kDeadScore = -1e30F;
+
 /// Walks the tokens of a list of segments in pieces that lie in one segment (and one block, where there are blocks).
 struct Cursor {
   const Segment* segments = nullptr;
@@ -73,6 +76,12 @@ void attend_head(const KernelSet& set, const HeadAttention& args, const Attentio
       }
       for (std::int64_t i = 0; args.score_softcap > 0.0F && i < heads; ++i)
         cap_scores(scores + i * kTileTokens, tile_end - tile_begin, args.score_softcap);
+      if (args.dead != nullptr) {
+        for (std::int64_t i = 0; i < heads; ++i) {
+          for (std::int64_t t = 0; t < tile_end - tile_begin; ++t)
+            if (args.dead[tile_begin + t] != 0) scores[i * kTileTokens + t] = kDeadScore;
+        }
+      }
       if (args.scores != nullptr) {
         const std::int64_t first = tile_begin > args.score_begin ? tile_begin : args.score_begin;
         for (std::int64_t i = 0; i < heads; ++i) {
@@ -94,6 +103,8 @@ void attend_head(const KernelSet& set, const HeadAttention& args, const Attentio
           for (std::int64_t d = 0; d < args.head_dim; ++d) out[i * args.head_dim + d] *= shrink;
         }
         partial.sum[head + i] += set.exp_sum(row, tile_end - tile_begin, max);
+        for (std::int64_t t = 0; args.dead != nullptr && t < tile_end - tile_begin; ++t)
+          if (args.dead[tile_begin + t] != 0) row[t] = 0.0F;
       }
       for (std::int64_t token = tile_begin; token < tile_end;) {
         TileArgs tile = values.piece(token, tile_end);

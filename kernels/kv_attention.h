@@ -98,6 +98,9 @@ struct HeadAttention {
   const KeyRotation* key_rotation = nullptr;    ///< all key segments are Grouped and rotated while they are read
   float score_softcap = 0.0F;                   ///< cap * tanh(score / cap) before the softmax; 0: off
   Arithmetic arithmetic = Arithmetic::F32;
+  /// Not 0: a token that no query sees, indexed by the token of the sequence; null when all are seen. At least one must
+  /// be.
+  const std::uint8_t* dead = nullptr;
   /// Receives the scores of the tokens from score_begin on, [queries][score_stride]; null when nobody asks.
   float* scores = nullptr;
   std::int64_t score_stride = 0, score_begin = 0;

@@ -49,6 +49,7 @@ void add_calibrate(CLI::App& app, Cli& cli);
 void add_apply(CLI::App& app, Cli& cli);
 void add_eval(CLI::App& app, Cli& cli);
 void add_alpha_sweep(CLI::App& app, Cli& cli);
+void add_auto(CLI::App& app, Cli& cli);
 void add_generate(CLI::App& app, Cli& cli);
 void add_verify(CLI::App& app, Cli& cli);
 void add_tokenize(CLI::App& app, Cli& cli);

@@ -41,6 +41,13 @@ ChatFormat format_of(const Tokenizer& tokenizer, const std::string& name) {
   return format;
 }
 
+/// What token selection did; empty where nothing was evicted.
+std::string selection_text(const CacheStats& cache) {
+  if (cache.tokens_evicted == 0) return {};
+  return ", " + std::to_string(cache.tokens_evicted) + " of " + std::to_string(cache.tokens + cache.tokens_evicted) +
+         " tokens evicted, live " + bytes_text(cache.bytes_live()) + ", dead " + bytes_text(cache.bytes_dead);
+}
+
 }  // namespace
 
 void add_generate(CLI::App& app, Cli& cli) {
@@ -99,6 +106,10 @@ void add_generate(CLI::App& app, Cli& cli) {
                      {"seconds_decode", result.seconds_decode},
                      {"tokens_per_second", result.tokens_per_second()},
                      {"kv_bytes", result.cache.bytes()},
+                     {"kv_bytes_dead", result.cache.bytes_dead},
+                     {"kv_tokens", result.cache.tokens},
+                     {"kv_tokens_evicted", result.cache.tokens_evicted},
+                     {"kv_requantized_tokens", result.cache.requantized_tokens},
                      {"kv_bytes_full_precision", result.cache.bytes_if_f16}};
       const std::string text = variant->model().has_tokenizer() ? prompt.text + result.text : ids_text(result.ids);
       if (!options->chat.empty())
@@ -107,7 +118,8 @@ void add_generate(CLI::App& app, Cli& cli) {
                     std::to_string(result.ids.size()) + " tokens, " + fixed(result.tokens_per_second(), 1) +
                     " tokens/s after a prompt of " + std::to_string(result.prompt_ids.size()) + " tokens in " +
                     fixed(result.seconds_prefill * 1e3, 1) + " ms; KV cache " + bytes_text(result.cache.bytes()) +
-                    " (f16: " + bytes_text(result.cache.bytes_if_f16) + "); seed " + std::to_string(result.seed) + "\n";
+                    " (f16: " + bytes_text(result.cache.bytes_if_f16) + ")" + selection_text(result.cache) + "; seed " +
+                    std::to_string(result.seed) + "\n";
       return output;
     };
   });

@@ -56,7 +56,7 @@ std::optional<std::pair<analysis::AttentionInput, AppliedLayer>> with_quantized_
                                                                                      std::int64_t layer,
                                                                                      const JobContext& job) {
   const auto setup = line.isEmpty() ? std::nullopt : parse_kv_setup(line.toStdString());
-  if (!setup || make_kv_method(*setup)->key_domain() == KeyDomain::PreRope) return std::nullopt;
+  if (!setup || make_kv_method(setup_of_layer(*setup, layer))->key_domain() == KeyDomain::PreRope) return std::nullopt;
   AppliedLayer applied = apply_to_capture(*setup, capture, layer, job);
   input.key = applied.key.reconstructed;
   input.log_sum_exp = {};

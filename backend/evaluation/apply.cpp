@@ -118,14 +118,15 @@ AppliedTensor applied(const std::string& name, const at::Tensor& original, const
 
 }  // namespace
 
-AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::int64_t layer, const JobContext& job,
-                              const KvArtifact* artifact) {
+AppliedLayer apply_to_capture(const Setup& whole_setup, CaptureReader& capture, std::int64_t layer,
+                              const JobContext& job, const KvArtifact* artifact) {
   const CaptureInfo& info = capture.info();
   if (layer < 0 || layer >= info.layers) {
     throw Error(ErrorCode::InvalidArgument, "The capture '" + info.path + "' has the layers 0 to " +
                                                 std::to_string(info.layers - 1) + ", not " + std::to_string(layer) +
                                                 ".");
   }
+  const Setup& setup = setup_of_layer(whole_setup, layer);
   return translate_torch_errors("Applying " + setup.method + " to layer " + std::to_string(layer), [&] {
     const c10::NoGradGuard no_grad;
     const AttentionRules rules = info.rules_of(layer);
@@ -135,7 +136,9 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
                            .rope = info.rope_of(layer),
                            .score_scale = rules.score_scale,
                            .score_softcap = rules.score_softcap,
-                           .sliding_window = rules.sliding_window};
+                           .sliding_window = rules.sliding_window,
+                           .layer = layer,
+                           .layers = info.layers};
     std::shared_ptr<const KvMethod> method = make_kv_method(setup);
     method->check_fits(shape);
     const bool pre_rope = method->key_domain() == KeyDomain::PreRope;
@@ -148,7 +151,7 @@ AppliedLayer apply_to_capture(const Setup& setup, CaptureReader& capture, std::i
       method = make_kv_method_for(setup, {.query = {}, .key = key, .value = value, .shape = shape}, 42);
     } else if (artifact != nullptr) {
       check_artifact(*artifact, info);
-      plan = make_kv_plan(setup, info.layers, artifact);
+      plan = make_kv_plan(whole_setup, info.layers, artifact);
       method = std::shared_ptr<const KvMethod>(plan, &plan->layer(layer));
     }
     const std::int64_t tokens = key.size(1);

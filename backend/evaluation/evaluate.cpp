@@ -9,9 +9,11 @@
 
 #include "backend/evaluation/cache_memory.h"
 #include "backend/evaluation/cross_entropy.h"
+#include "backend/evaluation/decode_window.h"
 #include "backend/evaluation/protocol.h"
 #include "backend/evaluation/window_attention.h"
 #include "backend/evaluation/windows.h"
+#include "backend/method.h"
 #include "backend/metrics.h"
 #include "backend/model/cached_attention.h"
 #include "backend/model/decoder.h"
@@ -52,6 +54,11 @@ void check_logits(const at::Tensor& logits, std::int64_t window, const VariantLa
                                               ". The setup overflows on this model; use more bits or a wider type.");
 }
 
+/// Whether a window must be decoded token by token to be what decoding sees.
+bool must_decode(const Variant& variant, KvMode mode) {
+  return mode == KvMode::Streaming && variant.kv() && variant.kv()->depends_on_attention();
+}
+
 bool is_full_precision(const Variant& variant) { return !variant.kv() && !variant.weight_setup(); }
 
 TaskResult perplexity_task(const std::vector<double>& nll) {
@@ -88,6 +95,7 @@ at::Tensor window_logits(const Variant& variant, const std::vector<std::int64_t>
                   "be quantized "
                   "twice. Set quantize_attention=false in the weight setup, or leave out the KV setup.");
     }
+    if (must_decode(variant, mode)) return decode_window(variant, ids, job).logits;
     WindowAttention attention(*variant.kv(), mode, variant.model().spec(), JobContext());
     return forward(variant.model().spec(), weights, batch, attention, LogitRows::All, nullptr, job);
   });
@@ -113,6 +121,7 @@ EvalReport evaluate(const Variant& variant, const Variant& reference, const Eval
   report.created_utc = utc_now();
   report.model_fingerprint = variant.model().info().fingerprint;
 
+  CacheStats cache;
   std::vector<double> nll, kl, top1;
   const Clock::time_point start = Clock::now();
   for (std::int64_t i = 0; i < count; ++i) {
@@ -121,7 +130,16 @@ EvalReport evaluate(const Variant& variant, const Variant& reference, const Eval
     job.checkpoint(i, count, "Evaluating windows");
     const JobContext step = job.part(from, to);
     const std::vector<std::int64_t>& ids = cut.windows[static_cast<std::size_t>(i)];
-    const at::Tensor logits = window_logits(variant, ids, request.kv_mode, step.part(0.0, compares ? 0.5 : 1.0));
+    const JobContext own = step.part(0.0, compares ? 0.5 : 1.0);
+    at::Tensor logits;
+    if (i == 0 && must_decode(variant, request.kv_mode)) {
+      DecodedWindow decoded =
+          translate_torch_errors("Evaluating a window", [&] { return decode_window(variant, ids, own); });
+      logits = decoded.logits;
+      cache = decoded.cache;
+    } else {
+      logits = window_logits(variant, ids, request.kv_mode, own);
+    }
     check_logits(logits, i, report.variant);
     at::Tensor expected;
     if (compares) {
@@ -145,7 +163,7 @@ EvalReport evaluate(const Variant& variant, const Variant& reference, const Eval
     report.tasks.push_back(std::move(task));
   }
 
-  const CacheStats cache = measure_cache(variant, cut.windows.front(), JobContext());
+  if (!must_decode(variant, request.kv_mode)) cache = measure_cache(variant, cut.windows.front(), JobContext());
   report.memory.weights_bytes = variant.weights().bytes();
   report.memory.kv_bytes = cache.bytes();
   report.memory.kv_bytes_full_precision = cache.bytes_if_f16;

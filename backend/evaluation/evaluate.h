@@ -46,7 +46,8 @@ EvalReport evaluate(const Variant& variant, const Variant& reference, const Eval
 PairedDifference paired_difference(const EvalReport& a, const EvalReport& b, const std::string& task);
 
 /// Logits of one window under the variant's KV method, as token-by-token decoding (streaming) or one-pass quantized
-/// prefill would give them. @return f32 [tokens, vocab_size]
+/// prefill would give them. Where attention decides what is quantized or kept, streaming decodes the window through
+/// live caches. @return f32 [tokens, vocab_size]
 at::Tensor window_logits(const Variant& variant, const std::vector<std::int64_t>& ids, KvMode mode,
                          const JobContext& job);
 

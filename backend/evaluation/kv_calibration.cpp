@@ -15,6 +15,15 @@ namespace {
 
 constexpr std::int64_t kLongestWindow = 2048;
 
+/// What a calibration is made for: the calibrated method of a chain or of a range of layers.
+Setup part_to_calibrate(const Setup& setup) {
+  const Setup* const part = calibrated_kv_part(setup);
+  Setup alone = part ? *part : setup;
+  alone.then.clear();
+  alone.range = {};
+  return alone;
+}
+
 }  // namespace
 
 std::vector<std::vector<std::int64_t>> draw_windows(const Model& model, const KvCalibrationRequest& request) {
@@ -40,8 +49,9 @@ std::vector<std::vector<std::int64_t>> draw_windows(const Model& model, const Kv
   return windows;
 }
 
-KvArtifact calibrate_kv(const Model& model, const Setup& setup, const KvCalibrationRequest& request,
+KvArtifact calibrate_kv(const Model& model, const Setup& whole_setup, const KvCalibrationRequest& request,
                         const JobContext& job) {
+  const Setup setup = part_to_calibrate(whole_setup);
   const KvMethodEntry& entry = kv_method_entry(setup);
   if (entry.calibrate == nullptr) {
     throw Error(ErrorCode::InvalidArgument,
@@ -65,8 +75,9 @@ KvArtifact calibrate_kv(const Model& model, const Setup& setup, const KvCalibrat
   return artifact;
 }
 
-KvArtifact remembered_kv_calibration(const Model& model, const Setup& setup, const KvCalibrationRequest& request,
+KvArtifact remembered_kv_calibration(const Model& model, const Setup& whole_setup, const KvCalibrationRequest& request,
                                      const std::filesystem::path& folder, const JobContext& job) {
+  const Setup setup = part_to_calibrate(whole_setup);
   const std::string key = model.info().fingerprint + "\n" + format_setup(setup, kv_method_infos()) + "\n" +
                           request.text.sha256 + "\n" + std::to_string(request.windows) + "\n" +
                           std::to_string(request.window) + "\n" + std::to_string(request.seed) + "\n" +

@@ -68,6 +68,7 @@ at::Tensor WindowAttention::attend(const AttentionCall& call) {
                         cache_shape(*spec_, call.layer)};
   const Seen key = reconstruct(prompt, KvRole::Key);
   const Seen value = reconstruct(prompt, KvRole::Value);
+  const at::Tensor kept = mode_ == KvMode::PrefillQuantized ? method_->kept_after_prompt(prompt) : at::Tensor();
   const at::Tensor query = call.query.to(at::kFloat);
   const std::int64_t heads = query.size(0), tokens = query.size(1), head_dim = query.size(2);
   const std::int64_t kv_heads = key.held.size(0), group = heads / kv_heads;
@@ -84,10 +85,18 @@ at::Tensor WindowAttention::attend(const AttentionCall& call) {
       if (rules.score_softcap > 0.0) scores.div_(rules.score_softcap).tanh_().mul_(rules.score_softcap);
       return scores.view({heads, rows, seen});
     };
-    const at::Tensor key_choice = choice(KvRole::Key, begin, rows, tokens),
-                     value_choice = choice(KvRole::Value, begin, rows, tokens);
+    const auto choice_of = [&](KvRole role) {
+      return kept.defined() ? at::ones({rows, seen}, at::kBool) : choice(role, begin, rows, tokens);
+    };
+    const at::Tensor key_choice = choice_of(KvRole::Key), value_choice = choice_of(KvRole::Value);
     at::Tensor scores = at::where(key_choice.unsqueeze(0), scores_of(key.quantized), scores_of(key.held));
     scores.masked_fill_(hidden_keys(rows, seen, begin, rules.sliding_window), -std::numeric_limits<double>::infinity());
+    if (kept.defined()) {
+      const at::Tensor others = at::arange(seen, at::kLong) != at::arange(begin, seen, at::kLong).unsqueeze(1);
+      const at::Tensor gone = kept.narrow(1, 0, seen).logical_not().unsqueeze(1);
+      scores.masked_fill_(at::logical_and(gone, others).repeat_interleave(group, 0),
+                          -std::numeric_limits<double>::infinity());
+    }
     const at::Tensor weights = at::softmax(scores, -1);
     const auto sum_of = [&](const at::Tensor& mask, const at::Tensor& values) {
       return at::bmm((weights * mask.unsqueeze(0)).view({kv_heads, group * rows, seen}), values.narrow(1, 0, seen));

@@ -12,7 +12,8 @@ namespace qs {
 ///
 /// The window's keys and values are reconstructed once a layer. Streaming: every query sees what token-by-token
 /// decoding from the first token would show it, by choosing per query and token between reconstruction and full
-/// precision. PrefillQuantized: every query sees the cache as it stands after the whole window.
+/// precision. PrefillQuantized: every query sees the cache as it stands after the whole window was stored as a prompt,
+/// up to its own position; of a method that selects tokens, those of its KV head that were kept, and its own token.
 class WindowAttention final : public AttentionProvider {
  public:
   /// @param plan, spec  must outlive this

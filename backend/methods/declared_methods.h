@@ -11,6 +11,7 @@ KvMethodEntry kvquant_method();          // kvquant_method.cpp
 KvMethodEntry qaq_method();              // qaq.cpp
 KvMethodEntry rtn_kv_method();           // rtn_kv.cpp
 KvMethodEntry skvq_method();             // skvq_method.cpp
+KvMethodEntry scope_method();            // scope.cpp
 WeightMethodEntry rtn_weight_method();   // rtn_weight.cpp
 WeightMethodEntry smoothquant_method();  // smoothquant.cpp
 

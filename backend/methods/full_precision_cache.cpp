@@ -20,6 +20,14 @@ class FullPrecisionCache final : public StoreCache {
     values_.append(value, tokens);
   }
   void before_attention(const float* key, const float* value) override { store_prompt(key, value, 1); }
+  Reclaimed release(const std::vector<std::uint8_t>& dead, bool) override {
+    Reclaimed reclaimed;
+    for (std::size_t token = 0; token < dead.size(); ++token)
+      if (dead[token] != 0) reclaimed.tokens.push_back(static_cast<std::int64_t>(token));
+    keys_.erase(reclaimed.tokens);
+    values_.erase(reclaimed.tokens);
+    return reclaimed;
+  }
 
  private:
   FloatRows keys_, values_;

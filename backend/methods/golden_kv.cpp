@@ -6,7 +6,8 @@
 namespace qs {
 
 std::vector<GoldenRunner> golden_kv_runners() {
-  return {golden_decoquant(), golden_kivi(), golden_kvquant(), golden_rtn(), golden_skvq(), golden_fp8(), golden_qaq()};
+  return {golden_decoquant(), golden_kivi(), golden_kvquant(), golden_rtn(),
+          golden_scope(),     golden_skvq(), golden_fp8(),     golden_qaq()};
 }
 
 at::Tensor pack_words(const at::Tensor& codes, int bits) {

@@ -25,6 +25,7 @@ GoldenRunner golden_kivi();  // golden_kivi.cpp
 GoldenRunner golden_kvquant();  // golden_kvquant.cpp
 GoldenRunner golden_qaq();  // golden_qaq.cpp
 GoldenRunner golden_rtn();  // golden_rtn_kv.cpp
+GoldenRunner golden_scope();  // golden_scope.cpp
 GoldenRunner golden_skvq();  // golden_skvq.cpp
 
 }  // namespace qs

@@ -15,6 +15,7 @@ class KiviCache final : public StoreCache {
  public:
   KiviCache(const Kivi& method, const CacheShape& shape)
       : StoreCache(shape, held_type(method.quantizer(KvRole::Key))),
+        group_size_(method.group_size()),
         residual_length_(method.residual_length()),
         keys_(shape.kv_heads, shape.head_dim, PackedRows::Layout::Blocks, method.group_size(),
               method.quantizer(KvRole::Key)),
@@ -65,8 +66,59 @@ class KiviCache final : public StoreCache {
     newest_value_.clear();
   }
 
+  /// A key block leaves when all of its tokens are dead and their values are packed too. Compaction then makes one
+  /// block of two neighbours whose live tokens fit into one; tokens that are dead fill it up. Values move as they are.
+  Reclaimed release(const std::vector<std::uint8_t>& dead, bool compact) override {
+    Reclaimed reclaimed;
+    const std::int64_t blocks = std::min(keys_.tokens(), values_.tokens()) / group_size_;
+    std::int64_t gone = 0;  // tokens that have left before the block at hand
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const std::int64_t begin = block * group_size_;
+      if (count_dead(dead, begin, group_size_) == group_size_) {
+        drop_all(begin, group_size_, gone, reclaimed);
+        gone += group_size_;
+      } else if (compact && block + 1 < blocks && count_dead(dead, begin, 2 * group_size_) >= group_size_ &&
+                 count_dead(dead, begin + group_size_, group_size_) < group_size_) {
+        merge_pair(dead, begin, gone, reclaimed);
+        gone += group_size_;
+        ++block;
+      }
+    }
+    return reclaimed;
+  }
+
  private:
-  std::int64_t residual_length_;
+  static std::int64_t count_dead(const std::vector<std::uint8_t>& dead, std::int64_t begin, std::int64_t tokens) {
+    return std::count(dead.begin() + begin, dead.begin() + begin + tokens, 1);
+  }
+
+  void drop_all(std::int64_t begin, std::int64_t tokens, std::int64_t gone, Reclaimed& reclaimed) {
+    for (std::int64_t token = begin; token < begin + tokens; ++token) reclaimed.tokens.push_back(token);
+    keys_.erase(begin - gone, tokens);
+    values_.erase(begin - gone, tokens);
+  }
+
+  void merge_pair(const std::vector<std::uint8_t>& dead, std::int64_t begin, std::int64_t gone, Reclaimed& reclaimed) {
+    std::vector<float> rows(static_cast<std::size_t>(2 * group_size_ * width()));
+    for (std::int64_t head = 0; head < shape().kv_heads; ++head) {
+      keys_.decode(head, begin - gone, begin - gone + 2 * group_size_, rows.data() + head * shape().head_dim, width());
+    }
+    std::int64_t kept = 0, left = group_size_;  // `left`: dead tokens that still have to leave
+    for (std::int64_t token = 0; token < 2 * group_size_; ++token) {
+      if (dead[static_cast<std::size_t>(begin + token)] != 0 && left > 0) {
+        --left;
+        reclaimed.tokens.push_back(begin + token);
+        values_.erase(begin - gone + kept, 1);
+        continue;
+      }
+      reclaimed.requantized += dead[static_cast<std::size_t>(begin + token)] == 0;
+      std::copy_n(rows.begin() + token * width(), width(), rows.begin() + kept++ * width());
+    }
+    keys_.replace(begin - gone, rows.data());
+    keys_.erase(begin - gone + group_size_, group_size_);
+  }
+
+  std::int64_t group_size_, residual_length_;
   PackedRows keys_, values_;
   FloatRows key_residual_, value_residual_, newest_value_;
 };

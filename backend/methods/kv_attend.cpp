@@ -61,12 +61,13 @@ class StoreAttention {
  public:
   StoreAttention(const std::vector<const TokenStore*>& keys, const std::vector<const TokenStore*>& values,
                  const CacheShape& shape, const float* query, const TokenPositions& positions,
-                 AttentionWeights* weights, std::int64_t tokens)
+                 AttentionWeights* weights, const std::uint8_t* dead, std::int64_t tokens)
       : keys_(keys),
         values_(values),
         shape_(shape),
         positions_(positions),
         weights_(weights),
+        dead_(dead),
         weight_stride_(weights ? std::max<std::int64_t>(0, tokens - weights->first_token) : 0),
         rotation_{positions.rotation, positions.half, positions.original},
         padded_dim_((shape.head_dim + 7) / 8 * 8),
@@ -164,6 +165,7 @@ class StoreAttention {
             .key_segments = static_cast<std::int64_t>(parts.keys.size()),
             .value_segments = static_cast<std::int64_t>(parts.values.size()),
             .score_softcap = static_cast<float>(shape_.score_softcap),
+            .dead = dead_,
             .scores = weight_stride_ > 0 ? weights_->weights.data() + head * queries * weight_stride_ : nullptr,
             .score_stride = weight_stride_,
             .score_begin = weights_ ? weights_->first_token : 0};
@@ -257,6 +259,7 @@ class StoreAttention {
   const CacheShape& shape_;
   TokenPositions positions_;
   AttentionWeights* weights_;
+  const std::uint8_t* dead_;
   std::int64_t weight_stride_;
   kernels::KeyRotation rotation_;
   std::int64_t padded_dim_;  ///< the kernels read rows of a multiple of 8
@@ -281,9 +284,9 @@ std::int64_t first_seen(std::int64_t tokens, const CacheShape& shape, const Toke
 
 void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector<const TokenStore*>& values,
                    const CacheShape& shape, const float* query, float* out, AttentionWeights* weights,
-                   const TokenPositions& positions) {
+                   const TokenPositions& positions, const std::uint8_t* dead) {
   const std::int64_t end = count_tokens(keys);
-  const StoreAttention attention(keys, values, shape, query, positions, weights, end);
+  const StoreAttention attention(keys, values, shape, query, positions, weights, dead, end);
   const std::int64_t padded_dim = attention.padded_dim();
   const std::int64_t begin = first_seen(end, shape, positions), tokens = end - begin;
   const std::int64_t wanted = tokens * shape.kv_heads * shape.head_dim / kElementsPerThread;

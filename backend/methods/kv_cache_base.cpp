@@ -62,6 +62,13 @@ void StoreCache::prefill(const at::Tensor& key, const at::Tensor& value) {
 }
 
 at::Tensor StoreCache::append_and_attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
+  at::Tensor out = append_then_attend(query, key, value, nullptr, nullptr);
+  after_attention();
+  return out;
+}
+
+at::Tensor StoreCache::append_then_attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                                          AttentionWeights* weights, const std::uint8_t* dead) {
   require_shape(query, {shape_.heads, shape_.head_dim}, "query");
   require_shape(key, {shape_.kv_heads, shape_.head_dim}, "key");
   require_shape(value, {shape_.kv_heads, shape_.head_dim}, "value");
@@ -77,14 +84,34 @@ at::Tensor StoreCache::append_and_attend(const at::Tensor& query, const at::Tens
     positions.rotation = rows->values.data();
     positions.half = rows->half;
   }
-  attend(rotated.data_ptr<float>(), out.data_ptr<float>(), wanted_weights(), positions);
-  after_attention();
+  attend(rotated.data_ptr<float>(), out.data_ptr<float>(), weights ? weights : wanted_weights(), positions, dead);
   return out;
 }
 
-void StoreCache::attend(const float* query, float* out, AttentionWeights* weights,
-                        const TokenPositions& positions) const {
-  attend_stores(stores(KvRole::Key), stores(KvRole::Value), shape_, query, out, weights, positions);
+void StoreCache::attend(const float* query, float* out, AttentionWeights* weights, const TokenPositions& positions,
+                        const std::uint8_t* dead) const {
+  attend_stores(stores(KvRole::Key), stores(KvRole::Value), shape_, query, out, weights, positions, dead);
+}
+
+Reclaimed StoreCache::reclaim(const std::vector<std::uint8_t>& dead, bool compact) {
+  Reclaimed reclaimed = release(dead, compact);
+  tokens_ -= static_cast<std::int64_t>(reclaimed.tokens.size());
+  return reclaimed;
+}
+
+std::int64_t StoreCache::bytes_of(const std::vector<std::uint8_t>& dead) const {
+  std::int64_t bytes = 0;
+  for (const KvRole role : {KvRole::Key, KvRole::Value}) {
+    auto begin = dead.begin();
+    for (const TokenStore* store : stores(role)) {
+      const auto end = begin + store->tokens();
+      CacheStats stats;
+      store->add_bytes(stats);
+      if (store->tokens() > 0) bytes += stats.bytes() * std::count(begin, end, 1) / store->tokens();
+      begin = end;
+    }
+  }
+  return bytes;
 }
 
 std::pair<at::Tensor, at::Tensor> StoreCache::materialize() const {

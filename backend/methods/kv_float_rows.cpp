@@ -83,6 +83,31 @@ void FloatRows::clear() {
   tokens_ = oldest_ = 0;
 }
 
+void FloatRows::erase(const std::vector<std::int64_t>& tokens) {
+  std::int64_t chunk_begin = 0;
+  auto next = tokens.begin();
+  for (Chunk& chunk : chunks_) {
+    const std::int64_t count = chunk.tokens;
+    for (std::int64_t gone = 0; next != tokens.end() && *next < chunk_begin + count; ++gone, ++next) {
+      chunk.rows.erase((*next - chunk_begin - gone) * row_bytes(), row_bytes());
+      --chunk.tokens;
+      --tokens_;
+    }
+    chunk_begin += count;
+  }
+  // Chunks that have become small join the one before them, so that their number stays bounded.
+  for (std::size_t i = 1; i < chunks_.size(); ++i) {
+    Chunk &to = chunks_[i - 1], &from = chunks_[i];
+    if (tokens.empty() || to.rows.bytes() + from.rows.bytes() > kChunkBytes / 2) continue;
+    if (from.tokens > 0) {
+      std::memcpy(to.rows.grow(static_cast<std::size_t>(from.rows.bytes())), from.rows.data(),
+                  static_cast<std::size_t>(from.rows.bytes()));
+    }
+    to.tokens += from.tokens;
+    chunks_.erase(chunks_.begin() + static_cast<std::ptrdiff_t>(i--));
+  }
+}
+
 void FloatRows::add_segments(std::int64_t head, std::vector<kernels::Segment>& segments, DerivedMinima&) const {
   const std::int64_t head_bytes = head_dim_ * static_cast<std::int64_t>(c10::elementSize(type_));
   const auto add = [&](const Chunk& chunk, std::int64_t first, std::int64_t count) {

@@ -18,7 +18,10 @@ bool KvPlan::depends_on_attention() const {
 
 double KvPlan::effective_bits(const CacheShape& shape, std::int64_t tokens) const {
   double sum = 0.0;
-  for (const auto& method : layers_) sum += method->effective_bits(shape, tokens);
+  CacheShape of_layer = shape;
+  of_layer.layers = layers();
+  for (of_layer.layer = 0; of_layer.layer < layers(); ++of_layer.layer)
+    sum += layer(of_layer.layer).effective_bits(of_layer, tokens);
   return layers_.empty() ? 16.0 : sum / static_cast<double>(layers_.size());
 }
 

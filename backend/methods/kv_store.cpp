@@ -63,6 +63,18 @@ std::byte* ExactBuffer::grow(std::size_t bytes) {
   return added;
 }
 
+void ExactBuffer::erase(std::int64_t offset, std::int64_t bytes) {
+  if (bytes == 0) return;
+  const auto first = static_cast<std::size_t>(offset), count = static_cast<std::size_t>(bytes);
+  std::memmove(data_ + first, data_ + first + count, bytes_ - first - count);
+  bytes_ -= count;
+  if (bytes_ == 0) {
+    std::free(std::exchange(data_, nullptr));
+  } else if (void* smaller = std::realloc(data_, bytes_)) {
+    data_ = static_cast<std::byte*>(smaller);
+  }
+}
+
 PackedRows::PackedRows(std::int64_t kv_heads, std::int64_t head_dim, Layout layout, std::int64_t group,
                        const GroupQuantizer& quantizer)
     : TokenStore(kv_heads, head_dim), layout_(layout), group_(group), quantizer_(quantizer) {}
@@ -106,6 +118,44 @@ void PackedRows::append(const float* rows, std::int64_t tokens) {
   } else {
     encode_slabs(0, 1);
   }
+  check_stored(fits, target, units);
+}
+
+void PackedRows::erase(std::int64_t begin, std::int64_t tokens) {
+  const std::int64_t code_bytes = kv_heads_ * head_code_bytes();
+  const std::int64_t parameter_bytes = unit_parameters() * quantizer_.parameter_bytes();
+  const std::int64_t first = begin / unit_tokens(), end = (begin + tokens) / unit_tokens();
+  std::int64_t chunk_begin = 0;
+  for (Chunk& chunk : chunks_) {
+    const std::int64_t from = std::max(first, chunk_begin) - chunk_begin;
+    const std::int64_t to = std::min(end, chunk_begin + chunk.units) - chunk_begin;
+    chunk_begin += chunk.units;
+    if (from >= to) continue;
+    chunk.codes.erase(from * code_bytes, (to - from) * code_bytes);
+    chunk.scale.erase(from * parameter_bytes, (to - from) * parameter_bytes);
+    if (!quantizer_.symmetric) chunk.group_min.erase(from * parameter_bytes, (to - from) * parameter_bytes);
+    chunk.units -= to - from;
+  }
+  std::erase_if(chunks_, [](const Chunk& chunk) { return chunk.units == 0; });
+  tokens_ -= tokens;
+}
+
+void PackedRows::replace(std::int64_t begin, const float* rows) {
+  std::int64_t unit = begin / unit_tokens();
+  for (Chunk& chunk : chunks_) {
+    if (unit >= chunk.units) {
+      unit -= chunk.units;
+      continue;
+    }
+    const std::int64_t parameters = unit * unit_parameters() * quantizer_.parameter_bytes();
+    const Target target{chunk.codes.data() + unit * kv_heads_ * head_code_bytes(), chunk.scale.data() + parameters,
+                        quantizer_.symmetric ? nullptr : chunk.group_min.data() + parameters};
+    check_stored(encode(rows, 1, target), target, 1);
+    return;
+  }
+}
+
+void PackedRows::check_stored(bool fits, const Target& target, std::int64_t units) {
   if (quantizer_.symmetric && quantizer_.store == GroupStore::F16) {
     const auto* const scale = reinterpret_cast<const std::uint16_t*>(target.scale);
     for (std::int64_t i = 0; i < units * unit_parameters(); ++i) {

@@ -21,6 +21,8 @@ class ExactBuffer {
   ~ExactBuffer();
   /// Adds `bytes` uninitialised ones and returns the first of them. @throws Error OutOfMemory
   std::byte* grow(std::size_t bytes);
+  /// Takes `bytes` out from `offset` on; what follows moves up.
+  void erase(std::int64_t offset, std::int64_t bytes);
   const std::byte* data() const { return data_; }
   std::byte* data() { return data_; }
   std::int64_t bytes() const { return static_cast<std::int64_t>(bytes_); }
@@ -69,6 +71,9 @@ class FloatRows final : public TokenStore {
   /// Tokens [begin, end), the oldest being 0. @param rows  receives [end - begin][kv_heads * head_dim]
   void read(std::int64_t begin, std::int64_t end, float* rows) const;
   void clear();
+  /// Takes tokens out; those that stay keep their order. Not for rows with a capacity.
+  /// @param tokens  ascending
+  void erase(const std::vector<std::int64_t>& tokens);
 
   std::int64_t tokens() const override { return tokens_; }
   bool fused() const override { return type_ != at::kBFloat16; }
@@ -105,6 +110,10 @@ class PackedRows final : public TokenStore {
   /// Quantizes and stores. @param rows  f32 [tokens][kv_heads * head_dim], whole units
   /// @throws Error InvalidArgument when a scale or minimum does not fit f16
   void append(const float* rows, std::int64_t tokens);
+  /// Takes whole units out. @param begin, tokens  multiples of a unit's tokens
+  void erase(std::int64_t begin, std::int64_t tokens);
+  /// Quantizes the unit that begins at token `begin` anew from `rows`.
+  void replace(std::int64_t begin, const float* rows);
 
   std::int64_t tokens() const override { return tokens_; }
   bool fused() const override;
@@ -125,6 +134,7 @@ class PackedRows final : public TokenStore {
   std::int64_t head_code_bytes() const;  ///< of one head in one unit
   std::int64_t unit_parameters() const;  ///< scales of one unit
   bool encode(const float* rows, std::int64_t units, const Target& target) const;
+  void check_stored(bool fits, const Target& target, std::int64_t units);
   void pack(const std::uint8_t* codes, std::int64_t units, std::byte* packed) const;
   void decode_unit(const Chunk& chunk, std::int64_t unit, std::int64_t head, std::uint8_t* codes, float* rows) const;
   void read_parameters(const ExactBuffer& buffer, std::int64_t unit, std::int64_t head, float* by_channel) const;
@@ -156,9 +166,10 @@ struct AttentionWeights {
 /// while a tile of them is decoded. Tokens are shared out over the threads when there are enough of them.
 /// @param query  f32 [heads][head_dim], rotated, not yet scaled; out receives f32 [heads][head_dim]
 /// @param weights  null unless the caller needs them
+/// @param dead  [tokens], not 0 where no query looks; null when all tokens are seen
 void attend_stores(const std::vector<const TokenStore*>& keys, const std::vector<const TokenStore*>& values,
                    const CacheShape& shape, const float* query, float* out, AttentionWeights* weights = nullptr,
-                   const TokenPositions& positions = {});
+                   const TokenPositions& positions = {}, const std::uint8_t* dead = nullptr);
 
 /// f32 [kv_heads, tokens, head_dim] of all stores in order.
 at::Tensor materialize_stores(const std::vector<const TokenStore*>& stores, const CacheShape& shape);

@@ -56,10 +56,10 @@ class KvquantCache final : public StoreCache {
 
   std::int64_t constant_bytes() const override { return keys_.constant_bytes() + values_.constant_bytes(); }
 
-  void attend(const float* query, float* out, AttentionWeights* weights,
-              const TokenPositions& positions) const override {
-    if (!values_.has_tiles() || weights != nullptr || positions.original != nullptr) {
-      StoreCache::attend(query, out, weights, positions);
+  void attend(const float* query, float* out, AttentionWeights* weights, const TokenPositions& positions,
+              const std::uint8_t* dead) const override {
+    if (!values_.has_tiles() || weights != nullptr || positions.original != nullptr || dead != nullptr) {
+      StoreCache::attend(query, out, weights, positions, dead);
       return;
     }
     const std::int64_t heads = shape().heads, head_dim = shape().head_dim;

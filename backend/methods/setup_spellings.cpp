@@ -21,10 +21,6 @@ std::vector<std::string> split(std::string_view text, char separator) {
   return parts;
 }
 
-[[noreturn]] void refuse(std::string_view text, const std::string& why) {
-  throw Error(ErrorCode::InvalidArgument, "KV setup '" + std::string(text) + "': " + why);
-}
-
 /// Short forms inside a setup line: `bits` for both widths, and for skvq `clip=search` and `fp8`.
 std::string with_short_forms(const std::string& id, std::string_view parameters) {
   std::string result = id;
@@ -75,26 +71,54 @@ std::string with_width_range(std::string_view parameters) {
   return result;
 }
 
-}  // namespace
+/// `scope:slide` names the strategy without its key.
+std::string with_strategy_key(std::string_view text) {
+  const std::vector<std::string> items = split(text.substr(text.find(':') + 1), ',');
+  std::string result;
+  for (const std::string& item : items) {
+    const bool bare = !item.empty() && item.find('=') == std::string::npos && item != "p_eff";
+    result += (result.empty() ? "scope:" : ",") + (bare ? "strategy=" + item : item);
+  }
+  return result;
+}
 
-std::string canonical_kv_setup(std::string_view text, std::vector<std::string>* warnings) {
+std::string canonical_one(std::string_view text, std::vector<std::string>* warnings) {
   if (is_skvq_string(text)) return setup_of_skvq_string(text, warnings);
   const std::size_t colon = std::min(text.find(':'), text.size());
   const std::string_view id = text.substr(0, colon);
   const std::string_view rest = colon < text.size() ? text.substr(colon + 1) : std::string_view();
-  if (text.find('+') != std::string_view::npos) {
-    refuse(text, "token selection after '+' is not in this version; leave it out.");
-  }
   if ((id == "kivi" || id == "skvq") && !rest.empty()) return with_short_forms(std::string(id), rest);
   if (id == "kvquant" && !rest.empty()) return with_kvquant_keys(text);
   if (id == "qaq" && !rest.empty()) return with_width_range(rest);
   if (id == "deco") return "decoquant" + std::string(text.substr(colon));
+  if (id == "scope" && !rest.empty()) return with_strategy_key(text);
   for (const auto& [spelling, scheme] :
        {std::pair{"rtn-token-asym", "token_asym"}, std::pair{"rtn-channel-asym", "channel_asym"},
         std::pair{"rtn-token-sym", "token_sym"}}) {
     if (id == spelling) return std::string("rtn:scheme=") + scheme + (rest.empty() ? "" : ",") + std::string(rest);
   }
   return std::string(text);
+}
+
+std::string canonical_chain(std::string_view text, std::vector<std::string>* warnings) {
+  std::string result;
+  for (const std::string& part : split(text, '+'))
+    result += (result.empty() ? "" : "+") + canonical_one(part, warnings);
+  return result;
+}
+
+}  // namespace
+
+std::string canonical_kv_setup(std::string_view text, std::vector<std::string>* warnings) {
+  constexpr std::string_view kLayers = "layers:";
+  if (!text.starts_with(kLayers)) return canonical_chain(text, warnings);
+  std::string result;
+  for (const std::string& entry : split(text.substr(kLayers.size()), ';')) {
+    const std::size_t equals = std::min(entry.find('='), entry.size());
+    result += (result.empty() ? std::string(kLayers) : ";") + entry.substr(0, equals);
+    if (equals < entry.size()) result += "=" + canonical_chain(entry.substr(equals + 1), warnings);
+  }
+  return result;
 }
 
 }  // namespace qs

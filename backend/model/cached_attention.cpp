@@ -18,6 +18,8 @@ CacheShape cache_shape(const ArchitectureSpec& spec, std::int64_t layer) {
   shape.score_scale = rules.score_scale;
   shape.score_softcap = rules.score_softcap;
   shape.sliding_window = rules.sliding_window;
+  shape.layer = layer;
+  shape.layers = spec.layers;
   return shape;
 }
 
@@ -46,10 +48,10 @@ const KvCache& CachedAttention::cache(std::int64_t sequence, std::int64_t layer)
 KvCache& CachedAttention::cache_of(const AttentionCall& call) {
   const std::int64_t sequence = active_.at(static_cast<std::size_t>(call.sequence));
   KvCache& cache = *caches_.at(static_cast<std::size_t>(sequence * layers_ + call.layer));
-  if (cache.tokens() != call.first_position)
-    throw Error(ErrorCode::Internal, "Layer " + std::to_string(call.layer) + " has " + std::to_string(cache.tokens()) +
-                                         " tokens in its cache; the next token claims position " +
-                                         std::to_string(call.first_position) + ".");
+  if (cache.positions() != call.first_position)
+    throw Error(ErrorCode::Internal,
+                "Layer " + std::to_string(call.layer) + " has seen " + std::to_string(cache.positions()) +
+                    " tokens; the next token claims position " + std::to_string(call.first_position) + ".");
   return cache;
 }
 

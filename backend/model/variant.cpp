@@ -34,10 +34,10 @@ void check_calibration(const Model& model, const Setup& setup, const Calibration
 }
 
 void check_kv_calibration(const Model& model, const Setup& setup, const KvArtifact* artifact) {
-  if (!artifact && needs_kv_calibration(setup))
+  const Setup* const calibrated = calibrated_kv_part(setup);
+  if (calibrated && !artifact)
     throw Error(ErrorCode::InvalidArgument,
-                "The KV setup '" + format_setup(setup, kv_method_infos()) + "' needs a calibration on '" +
-                    model.info().name +
+                "The KV method '" + calibrated->method + "' needs a calibration on '" + model.info().name +
                     "'. Calibrate it first (quantoscope-cli calibrate, or Quantize > Calibrate), or name a text to "
                     "calibrate on.");
   if (artifact && artifact->model_fingerprint != model.info().fingerprint)

@@ -13,6 +13,11 @@ CacheStats& CacheStats::operator+=(const CacheStats& other) {
   bytes_full_precision += other.bytes_full_precision;
   bytes_constants += other.bytes_constants;
   bytes_if_f16 += other.bytes_if_f16;
+  bytes_dead += other.bytes_dead;
+  bytes_if_f16_evicted += other.bytes_if_f16_evicted;
+  requantized_tokens += other.requantized_tokens;
+  tokens_evicted = other.tokens_evicted;
+  tokens_dead = other.tokens_dead;
   tokens = other.tokens;
   tokens_full_precision = other.tokens_full_precision;
   return *this;

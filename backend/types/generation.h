@@ -40,13 +40,22 @@ struct CacheStats {
   std::int64_t bytes_constants = 0;        ///< tables, thresholds, permutations: once a layer, not part of bytes()
   std::int64_t tokens = 0;                 ///< tokens in the cache, one layer
   std::int64_t tokens_full_precision = 0;  ///< keys of one layer still in full precision
-  std::int64_t bytes_if_f16 = 0;           ///< the same tokens in 16-bit floats
+  std::int64_t bytes_if_f16 = 0;           ///< every token that came in 16-bit floats, evicted ones included
+  // Token selection only; 0 elsewhere.
+  std::int64_t tokens_evicted = 0;        ///< that came and attention no longer sees, one KV head of one layer
+  std::int64_t tokens_dead = 0;           ///< evicted, but still taking room, one KV head of one layer
+  std::int64_t bytes_dead = 0;            ///< of bytes(): what dead tokens take
+  std::int64_t requantized_tokens = 0;    ///< keys quantized anew by compaction, over KV heads and layers
+  std::int64_t bytes_if_f16_evicted = 0;  ///< of bytes_if_f16: tokens that take no room any more
   std::int64_t bytes() const {
     return bytes_codes + bytes_scales + bytes_zeros + bytes_outliers + bytes_indices + bytes_widths +
            bytes_small_factor + bytes_full_precision;
   }
+  std::int64_t bytes_live() const { return bytes() - bytes_dead; }
+  /// Bits an element of the tokens that take room.
   double effective_bits() const {
-    return bytes_if_f16 ? 16.0 * static_cast<double>(bytes()) / static_cast<double>(bytes_if_f16) : 0.0;
+    const std::int64_t held = bytes_if_f16 - bytes_if_f16_evicted;
+    return held ? 16.0 * static_cast<double>(bytes()) / static_cast<double>(held) : 0.0;
   }
   CacheStats& operator+=(const CacheStats& other);
 };

@@ -24,6 +24,7 @@ class TestCli : public QObject {
   void sameSeedSameText();
   void evalGivesEveryTaskItsErrorAndProtocol();
   void alphaSweepReportsEveryPoint();
+  void autoFindsAPerLayerLine();
   void verifyFindsNoFailure();
   void decodeBenchReportsRatios();
   void badUsageIsTwo_data();
@@ -214,6 +215,19 @@ void TestCli::alphaSweepReportsEveryPoint() {
   const QJsonArray points = result.json()["schemes"][0]["points"].toArray();
   QCOMPARE(points.size(), 3);
   for (const QJsonValue& point : points) QCOMPARE(point["state"].toString(), "done");
+}
+
+void TestCli::autoFindsAPerLayerLine() {
+  const QTemporaryDir dir;
+  const QString file = dir.filePath("auto.json");
+  const CliResult result =
+      run_cli({"auto", "sample:sample-hf", "--text", kText, "--window", "96", "--windows", "1", "--budget-bits", "7.5",
+               "--candidates", "kivi:g=16,r=16;kivi:bits=8,g=16,r=16", "-o", file, "--json"});
+  QVERIFY2(result.status == 0, result.error);
+  QVERIFY(result.json()["bits"].toDouble() <= 7.5);
+  QVERIFY(result.json()["setup"].toString().startsWith("layers:"));
+  QCOMPARE(result.json()["candidates"].toArray().size(), 2);
+  QVERIFY(QFile::exists(file));
 }
 
 void TestCli::verifyFindsNoFailure() {

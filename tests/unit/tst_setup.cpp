@@ -162,7 +162,7 @@ class TestSetup : public QObject {
     QTest::newRow("window") << "k2-v2-g128-w100-KIVI"
                             << "multiple of the group";
     QTest::newRow("selection") << "kivi:k=2+scope:slide"
-                               << "not in this version";
+                               << "the nearest is 256";
   }
   void wrongSetupsSayWhatIsWrong() {
     QFETCH(QString, text);
