@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,11 +17,11 @@
 #include "backend/types/method_info.h"
 #include "backend/types/quantize_report.h"
 #include "backend/types/setup.h"
+#include "backend/types/weight_run.h"
 
 namespace qs {
 
 class Model;
-enum class WeightExecution;
 
 enum class KvRole { Key, Value };
 enum class KeyDomain { PostRope, PreRope };
@@ -141,14 +143,24 @@ struct Calibration {
   std::int64_t tokens = 0;
 };
 
+/// What a weight method runs on besides the model. Pointers may be null; they must outlive the call.
+struct WeightContext {
+  WeightExecution execution = WeightExecution::Simulated;
+  const Calibration* calibration = nullptr;                ///< for methods with CalibrationNeed::ActivationMaxima
+  const CalibrationWindows* windows = nullptr;             ///< for methods with CalibrationNeed::TokenWindows
+  const DecoderWeights* weights = nullptr;                 ///< to start from instead of the model's, for chains
+  std::filesystem::path checkpoint;                        ///< folder for finished blocks; empty: none are kept
+  std::function<void(const LayerProgress&)> on_linear;     ///< called on the working thread; may be empty
+  std::function<void(const WeightForecast&)> on_forecast;  ///< called once, before the first block; may be empty
+};
+
 /// A weight or weight-activation quantizer with its parameters.
 class WeightMethod {
  public:
   virtual ~WeightMethod() = default;
   /// The quantized model. Shares every tensor it does not change. Only linears of decoder blocks are quantized.
-  /// @param calibration  null unless MethodInfo::needs_calibration
-  virtual DecoderWeights apply(const Model& model, const Calibration* calibration, WeightExecution execution,
-                               const JobContext& job) const = 0;
+  /// @throws Error InvalidArgument when the context lacks what the method's declaration says it needs
+  virtual DecoderWeights apply(const Model& model, const WeightContext& context, const JobContext& job) const = 0;
   /// One weight alone [out_features, in_features]: for `apply` on files and for views.
   /// @throws Error InvalidArgument naming column and row of a NaN or infinity, or a group size that does not divide
   virtual QuantizedTensor quantize_weight(const at::Tensor& weight, const std::string& name) const = 0;

@@ -67,12 +67,12 @@ RtnWeight::RtnWeight(const ParamSet& params) {
   check_width("rtn", "bits_a", activations_.bits);
 }
 
-DecoderWeights RtnWeight::apply(const Model& model, const Calibration*, WeightExecution execution,
-                                const JobContext& job) const {
+DecoderWeights RtnWeight::apply(const Model& model, const WeightContext& context, const JobContext& job) const {
   const auto input = [this](std::int64_t, LinearKind kind) {
     return in_scope(scope_, kind) ? activations_ : ActivationQuantization{};
   };
-  DecoderWeights weights = quantize_decoder(model.weights(), quantizer_, input, execution, job);
+  DecoderWeights weights =
+      quantize_decoder(context.weights ? *context.weights : model.weights(), quantizer_, input, context.execution, job);
   weights.attention = attention_;
   return weights;
 }

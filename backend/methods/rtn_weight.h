@@ -12,8 +12,7 @@ class RtnWeight final : public WeightMethod {
   /// @throws Error InvalidArgument for widths of 9 to 15 bits, a group size of 0 or one that contradicts the
   /// granularity
   explicit RtnWeight(const ParamSet& params);
-  DecoderWeights apply(const Model& model, const Calibration* calibration, WeightExecution execution,
-                       const JobContext& job) const override;
+  DecoderWeights apply(const Model& model, const WeightContext& context, const JobContext& job) const override;
   QuantizedTensor quantize_weight(const at::Tensor& weight, const std::string& name) const override;
   double effective_bits(std::int64_t out_features, std::int64_t in_features) const override;
 

@@ -41,16 +41,15 @@ SmoothQuant::SmoothQuant(const ParamSet& params) {
   check_width("smoothquant", "bits_a", activations_.bits);
 }
 
-DecoderWeights SmoothQuant::apply(const Model& model, const Calibration* calibration, WeightExecution execution,
-                                  const JobContext& job) const {
-  if (!calibration) {
+DecoderWeights SmoothQuant::apply(const Model& model, const WeightContext& context, const JobContext& job) const {
+  if (!context.calibration) {
     throw Error(
         ErrorCode::InvalidArgument,
         "smoothquant needs activation maxima. Capture a text with the tap 'activations', or give a calibration text.");
   }
   std::vector<double> absmax;
-  DecoderWeights smoothed =
-      smooth_decoder(model.spec(), model.weights(), *calibration, smoothing_, &absmax, job.part(0.0, 0.3));
+  DecoderWeights smoothed = smooth_decoder(model.spec(), context.weights ? *context.weights : model.weights(),
+                                           *context.calibration, smoothing_, &absmax, job.part(0.0, 0.3));
   const auto input = [&](std::int64_t layer, LinearKind kind) {
     if (!in_scope(scope_, kind)) return ActivationQuantization{};
     ActivationQuantization quantization = activations_;
@@ -60,7 +59,8 @@ DecoderWeights SmoothQuant::apply(const Model& model, const Calibration* calibra
     }
     return quantization;
   };
-  DecoderWeights weights = quantize_decoder(std::move(smoothed), quantizer_, input, execution, job.part(0.3, 1.0));
+  DecoderWeights weights =
+      quantize_decoder(std::move(smoothed), quantizer_, input, context.execution, job.part(0.3, 1.0));
   weights.attention = attention_;
   return weights;
 }

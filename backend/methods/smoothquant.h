@@ -12,9 +12,8 @@ class SmoothQuant final : public WeightMethod {
  public:
   /// @throws Error InvalidArgument for widths of 9 to 15 bits, or static ranges (O3) with the affine quantizer
   explicit SmoothQuant(const ParamSet& params);
-  /// @throws Error InvalidArgument when `calibration` is null or does not fit the model
-  DecoderWeights apply(const Model& model, const Calibration* calibration, WeightExecution execution,
-                       const JobContext& job) const override;
+  /// @throws Error InvalidArgument when the context has no calibration or one that does not fit the model
+  DecoderWeights apply(const Model& model, const WeightContext& context, const JobContext& job) const override;
   /// The weight quantizer alone, without smoothing, which needs the model.
   QuantizedTensor quantize_weight(const at::Tensor& weight, const std::string& name) const override;
   double effective_bits(std::int64_t out_features, std::int64_t in_features) const override;

@@ -17,11 +17,20 @@ double stored_bits(const std::string& dtype) {
   return dtype == "float32" ? 32.0 : 16.0;
 }
 
-void check_calibration(const Model& model, const Setup& setup, const Calibration* calibration) {
+void check_calibration(const Model& model, const Setup& setup, const WeightContext& context) {
   bool needed = false;
+  CalibrationNeed need = CalibrationNeed::ActivationMaxima;
   for (const MethodInfo& info : weight_method_infos())
-    if (info.id == setup.method) needed = info.needs_calibration;
+    if (info.id == setup.method) needed = info.needs_calibration, need = info.calibration_need;
   if (!needed) return;
+  if (need == CalibrationNeed::TokenWindows) {
+    if (!context.windows || context.windows->windows.empty())
+      throw Error(ErrorCode::InvalidArgument, "The method '" + setup.method +
+                                                  "' needs windows of a calibration text that it runs through the "
+                                                  "model block by block. Name a text to calibrate on.");
+    return;
+  }
+  const Calibration* const calibration = context.calibration;
   if (!calibration)
     throw Error(ErrorCode::InvalidArgument,
                 "The method '" + setup.method +
@@ -85,6 +94,15 @@ std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, 
                                             const std::optional<Setup>& kv, const Calibration* calibration,
                                             WeightExecution execution, const JobContext& job,
                                             const KvArtifact* kv_artifact) {
+  WeightContext context;
+  context.calibration = calibration;
+  context.execution = execution;
+  return make_variant(std::move(model), weights, kv, context, job, kv_artifact);
+}
+
+std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, const std::optional<Setup>& weights,
+                                            const std::optional<Setup>& kv, const WeightContext& context,
+                                            const JobContext& job, const KvArtifact* kv_artifact) {
   std::shared_ptr<const KvPlan> plan;
   if (kv) {
     check_kv_calibration(*model, *kv, kv_artifact);
@@ -94,10 +112,10 @@ std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, 
   }
   std::shared_ptr<const DecoderWeights> quantized = model->shared_weights();
   if (weights) {
-    check_calibration(*model, *weights, calibration);
+    check_calibration(*model, *weights, context);
     const auto method = make_weight_method(*weights);
     quantized = translate_torch_errors("Quantizing the weights", [&] {
-      return std::make_shared<const DecoderWeights>(method->apply(*model, calibration, execution, job));
+      return std::make_shared<const DecoderWeights>(method->apply(*model, context, job));
     });
   }
   return std::make_shared<const Variant>(std::move(model), std::move(quantized), weights, std::move(plan), kv);

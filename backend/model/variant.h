@@ -7,15 +7,14 @@
 #include "backend/model/model.h"
 #include "backend/types/eval_result.h"
 #include "backend/types/setup.h"
+#include "backend/types/weight_run.h"
 
 namespace qs {
 
 class KvPlan;
 struct KvArtifact;
 struct Calibration;
-
-/// How a weight setup is computed: dequantized weights in floating point, or products straight from the codes.
-enum class WeightExecution { Simulated, Packed };
+struct WeightContext;
 
 /// A model with at most one weight setup and at most one KV setup. Immutable and shared.
 class Variant {
@@ -44,10 +43,14 @@ class Variant {
 };
 
 /// Builds a variant; an empty optional leaves that side in full precision.
-/// @param calibration  needed by methods that say so (MethodInfo::needs_calibration); may be null otherwise
+/// @param context      what the weight method needs (MethodInfo::needs_calibration) and how it is computed
 /// @param kv_artifact  needed by KV methods that say so; may be null otherwise
 /// @throws Error InvalidArgument when a setup does not fit the model (naming the nearest that fits) or calibration is
 ///         missing or was made on another model
+std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, const std::optional<Setup>& weights,
+                                            const std::optional<Setup>& kv, const WeightContext& context,
+                                            const JobContext& job, const KvArtifact* kv_artifact = nullptr);
+/// The same with a calibration by maxima only, which may be null.
 std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, const std::optional<Setup>& weights,
                                             const std::optional<Setup>& kv, const Calibration* calibration,
                                             WeightExecution execution, const JobContext& job,

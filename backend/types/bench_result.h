@@ -46,6 +46,18 @@ struct DecodeBench {
   std::vector<DecodeBenchRow> rows;
 };
 
+/// GPTQ of one square layer against the published program written in LibTorch, in one run.
+struct GptqBench {
+  std::int64_t size = 0, tokens = 0;
+  int bits = 4, threads = 1;
+  double hessian_seconds = 0.0;  ///< accumulating H
+  double factor_seconds = 0.0;   ///< damping and factor of the inverse alone
+  double layer_seconds = 0.0;    ///< everything from H to codes, the factor included
+  double baseline_hessian_seconds = 0.0, baseline_factor_seconds = 0.0, baseline_layer_seconds = 0.0;
+  double equal_codes = 0.0;  ///< share of the codes that both make
+  double times_baseline() const { return baseline_layer_seconds / layer_seconds; }
+};
+
 /// Prefill and decode of a whole model under one setup.
 struct ModelBenchRow {
   std::string variant;
