@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/evaluation/calibration_windows.h"
 #include "backend/evaluation/evaluate.h"
 #include "backend/evaluation/kv_calibration.h"
 #include "backend/method.h"
@@ -13,10 +14,7 @@ namespace qs {
 
 bool needs_calibration(const std::string& line) {
   const std::optional<Setup> setup = parse_weight_setup(line);
-  if (!setup) return false;
-  const std::vector<MethodInfo> infos = weight_method_infos();
-  return std::any_of(infos.begin(), infos.end(),
-                     [&](const MethodInfo& info) { return info.id == setup->method && info.needs_calibration; });
+  return setup && calibration_need(*setup);
 }
 
 std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model, const std::string& weights,
@@ -24,9 +22,17 @@ std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model,
                                              const KvCalibrationPlace& kv_calibration, const JobContext& job) {
   const std::optional<Setup> weight_setup = parse_weight_setup(weights);
   const std::optional<Setup> kv_setup = parse_kv_setup(kv);
+  WeightContext context;
   Calibration calibration;
-  if (capture) calibration = calibration_from_capture(*capture);
-  const Calibration* given = capture ? &calibration : nullptr;
+  CalibrationWindows windows;
+  if (capture && weight_setup && calibration_need(*weight_setup) == CalibrationNeed::TokenWindows) {
+    windows = calibration_windows(*model, capture->token_ids(), capture->info().text_source,
+                                  capture->info().text_sha256, *weight_setup);
+    context.windows = &windows;
+  } else if (capture) {
+    calibration = calibration_from_capture(*capture);
+    context.calibration = &calibration;
+  }
   std::optional<KvArtifact> artifact;
   if (kv_setup && needs_kv_calibration(*kv_setup)) {
     artifact = remembered_kv_calibration(*model, *kv_setup, {.text = read_text(kv_calibration.text)},
@@ -34,7 +40,8 @@ std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model,
   }
   const JobContext rest = artifact ? job.part(0.8, 1.0) : job;
   const auto make = [&](WeightExecution execution) {
-    return make_variant(model, weight_setup, kv_setup, given, execution, rest, artifact ? &*artifact : nullptr);
+    context.execution = execution;
+    return make_variant(model, weight_setup, kv_setup, context, rest, artifact ? &*artifact : nullptr);
   };
   if (!weight_setup) return make(WeightExecution::Simulated);
   try {

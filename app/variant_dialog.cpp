@@ -72,11 +72,13 @@ void VariantDialog::showMethod() {
   form_->setMethod(info);
   QString text = QString::fromStdString(info.summary);
   if (!info.citation.empty()) text += QStringLiteral("\n") + QString::fromStdString(info.citation);
-  if (info.needs_calibration) {
+  if (info.needs_calibration && info.family == MethodFamily::Kv) {
     text +=
-        QStringLiteral("\n") + (info.family == MethodFamily::Kv
-                                    ? tr("Learns from the bundled sample text when it is first used, if it needs to.")
-                                    : tr("Needs a capture of this model with input statistics."));
+        QStringLiteral("\n") + tr("Learns from the bundled sample text when it is first used, if it needs to.");
+  } else if (info.needs_calibration && info.calibration_need == CalibrationNeed::TokenWindows) {
+    text += QStringLiteral("\n") + tr("Calibrates on the text of a capture of this model.");
+  } else if (info.needs_calibration) {
+    text += QStringLiteral("\n") + tr("Needs a capture of this model with input statistics.");
   }
   if (!info.runs_here) text += QStringLiteral("\n") + QString::fromStdString(info.why_not);
   summary_->setText(text);

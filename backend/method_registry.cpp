@@ -88,6 +88,8 @@ const std::vector<KvMethodEntry>& kv_methods() {
 const std::vector<WeightMethodEntry>& weight_methods() {
   static const std::vector<WeightMethodEntry> all = {
       rtn_weight_method(),
+      gptq_method(),
+      spqr_method(),
       smoothquant_method(),
   };
   return all;

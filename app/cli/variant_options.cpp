@@ -1,8 +1,10 @@
 #include "app/cli/variant_options.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "backend/evaluation/calibrate.h"
+#include "backend/evaluation/calibration_windows.h"
 #include "backend/evaluation/evaluate.h"
 #include "backend/evaluation/kv_calibration.h"
 #include "backend/method_registry.h"
@@ -12,12 +14,17 @@
 namespace qs::cli {
 namespace {
 
-bool needs_calibration(const std::optional<Setup>& weights) {
-  if (!weights) return false;
-  for (const MethodInfo& method : weight_method_infos()) {
-    if (method.id == weights->method) return method.needs_calibration;
+/// One line a linear on standard error, so that the result on standard output stays alone.
+void print_progress(const LayerProgress& progress, bool losses) {
+  if (losses) {
+    std::fprintf(stderr, "\r%s: loss %.6g, RTN %.6g, damping %g, %lld tokens, %.3f bits, %.2f s%s\n",
+                 progress.linear.c_str(), progress.loss, progress.rtn_loss, progress.damping,
+                 static_cast<long long>(progress.tokens), progress.effective_bits, progress.seconds,
+                 progress.resumed ? ", from the checkpoint" : "");
   }
-  return false;
+  for (const std::string& note : progress.notes) {
+    if (losses || !progress.resumed) std::fprintf(stderr, "\r%s: %s\n", progress.linear.c_str(), note.c_str());
+  }
 }
 
 [[noreturn]] void no_kv_calibration(const Setup& setup) {
@@ -37,6 +44,9 @@ void add_variant_options(CLI::App& verb, VariantOptions& options) {
       ->check(CLI::PositiveNumber);
   verb.add_option("--kv-calibration", options.kv_calibration,
                   "calibration (.h5, made by calibrate) or text file that a calibrated KV setup learns from");
+  verb.add_option("--checkpoint", options.checkpoint,
+                  "folder for finished blocks of a layer-by-layer setup; a later run goes on from there");
+  verb.add_flag("--layer-losses", options.layer_losses, "print loss, tokens and notes of each linear while it runs");
   verb.add_option("--execution", options.execution, "simulated (dequantized weights) or packed (products from codes)")
       ->check(CLI::IsMember({"simulated", "packed"}));
 }
@@ -62,21 +72,30 @@ std::optional<KvArtifact> kv_calibration_from(const Model& model, const std::opt
 
 std::shared_ptr<const Variant> build(const VariantOptions& options, const std::optional<Setup>& weights,
                                      const std::optional<Setup>& kv, const JobContext& job) {
-  if (needs_calibration(weights) && options.calibration.empty()) {
-    throw UsageError{"Method '" + weights->method +
-                     "' needs a calibration: name a text or a capture with --calibration."};
+  const std::optional<CalibrationNeed> need = weights ? calibration_need(*weights) : std::nullopt;
+  if (need && options.calibration.empty()) {
+    throw UsageError{"Method '" + weights->method + "' needs a calibration: name a text" +
+                     (*need == CalibrationNeed::ActivationMaxima ? " or a capture" : "") + " with --calibration."};
   }
   if (kv && needs_kv_calibration(*kv) && options.kv_calibration.empty()) no_kv_calibration(*kv);
-  const auto model = load(options.model, job.part(0.0, 0.4));
+  const auto model = load(options.model, job.part(0.0, 0.2));
+  WeightContext context;
+  context.execution = options.execution == "packed" ? WeightExecution::Packed : WeightExecution::Simulated;
+  context.checkpoint = options.checkpoint;
+  context.on_linear = [&](const LayerProgress& progress) { print_progress(progress, options.layer_losses); };
   std::optional<Calibration> calibration;
-  if (needs_calibration(weights)) {
-    calibration = calibration_from(*model, options.calibration, options.calibration_tokens, job.part(0.4, 0.8));
+  std::optional<CalibrationWindows> windows;
+  if (need == CalibrationNeed::ActivationMaxima) {
+    calibration = calibration_from(*model, options.calibration, options.calibration_tokens, job.part(0.2, 0.6));
+    context.calibration = &*calibration;
+  } else if (need == CalibrationNeed::TokenWindows) {
+    windows = calibration_windows(*model, read_text(resolve_path(options.calibration)), *weights);
+    for (const std::string& note : windows->notes) std::fprintf(stderr, "calibration: %s\n", note.c_str());
+    context.windows = &*windows;
   }
   const std::optional<KvArtifact> artifact =
-      kv_calibration_from(*model, kv, options.kv_calibration, job.part(0.8, 0.9));
-  return make_variant(model, weights, kv, calibration ? &*calibration : nullptr,
-                      options.execution == "packed" ? WeightExecution::Packed : WeightExecution::Simulated,
-                      job.part(0.9, 1.0), artifact ? &*artifact : nullptr);
+      kv_calibration_from(*model, kv, options.kv_calibration, job.part(0.6, 0.7));
+  return make_variant(model, weights, kv, context, job.part(need ? 0.7 : 0.2, 1.0), artifact ? &*artifact : nullptr);
 }
 
 }  // namespace qs::cli

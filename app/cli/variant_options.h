@@ -13,7 +13,8 @@ namespace qs::cli {
 /// Options of every verb that runs a variant.
 struct VariantOptions {
   ModelOptions model;
-  std::string kv, weights, calibration, kv_calibration, execution = "simulated";
+  std::string kv, weights, calibration, kv_calibration, execution = "simulated", checkpoint;
+  bool layer_losses = false;
   std::int64_t calibration_tokens = 4096;
 };
 void add_variant_options(CLI::App& verb, VariantOptions& options);

@@ -123,6 +123,34 @@ Output model_output(const DecodeOptions& options, const JobContext& job) {
   return output;
 }
 
+Output gptq_output(const GptqBench& bench) {
+  Output output{{{"size", bench.size},
+                 {"tokens", bench.tokens},
+                 {"bits", bench.bits},
+                 {"threads", bench.threads},
+                 {"hessian_seconds", bench.hessian_seconds},
+                 {"factor_seconds", bench.factor_seconds},
+                 {"layer_seconds", bench.layer_seconds},
+                 {"baseline_hessian_seconds", bench.baseline_hessian_seconds},
+                 {"baseline_factor_seconds", bench.baseline_factor_seconds},
+                 {"baseline_layer_seconds", bench.baseline_layer_seconds},
+                 {"times_baseline", bench.times_baseline()},
+                 {"equal_codes", bench.equal_codes}},
+                {}};
+  Table table({"step", "seconds", "published program", "ratio"});
+  const auto row = [&](const char* step, double own, double baseline) {
+    table.row({step, fixed(own, 3), fixed(baseline, 3), fixed(baseline / own, 2)});
+  };
+  row("Hessian", bench.hessian_seconds, bench.baseline_hessian_seconds);
+  row("factor of the inverse", bench.factor_seconds, bench.baseline_factor_seconds);
+  row("layer, from H to codes", bench.layer_seconds, bench.baseline_layer_seconds);
+  output.text = "GPTQ of a " + std::to_string(bench.size) + " x " + std::to_string(bench.size) + " layer, " +
+                std::to_string(bench.bits) + " bits, " + std::to_string(bench.tokens) + " tokens, " +
+                std::to_string(bench.threads) + " threads; the published program is written in LibTorch\n" +
+                table.text() + "equal codes: " + fixed(100.0 * bench.equal_codes, 3) + " %\n";
+  return output;
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, Cli& cli) {
@@ -130,6 +158,20 @@ void add_bench(CLI::App& app, Cli& cli) {
   verb->require_subcommand(1);
   CLI::App* kernels = verb->add_subcommand("kernels", "each kernel against its scalar form and LibTorch");
   kernels->callback([&cli] { cli.work = [](const JobContext& job) { return kernels_output(bench_kernels(job)); }; });
+
+  auto layer = std::make_shared<GptqBenchRequest>();
+  auto layer_threads = std::make_shared<int>(0);
+  CLI::App* gptq = verb->add_subcommand("gptq", "GPTQ of one layer against the published program");
+  gptq->add_option("--size", layer->size, "input and output features of the layer")->check(CLI::Range(16, 32768));
+  gptq->add_option("--tokens", layer->tokens, "tokens of the Hessian")->check(CLI::Range(1, 1048576));
+  gptq->add_option("--bits", layer->bits)->check(CLI::Range(2, 8));
+  gptq->add_option("--threads", *layer_threads)->check(CLI::Range(0, 1024));
+  gptq->callback([&cli, layer, layer_threads] {
+    cli.work = [layer, layer_threads](const JobContext& job) {
+      set_threads(*layer_threads);
+      return gptq_output(bench_gptq(*layer, job));
+    };
+  });
 
   auto options = std::make_shared<DecodeOptions>();
   CLI::App* decode = verb->add_subcommand("decode", "decode attention of KV setups against the f16 cache");

@@ -57,7 +57,11 @@ std::string method_page(const MethodInfo& method) {
   std::string page = method.title + " (" + method.id + ", " + family_id(method.family) + ")\n" + method.summary + "\n";
   if (!method.citation.empty()) page += method.citation + (method.paper.empty() ? "" : ", " + method.paper) + "\n";
   if (!method.effective_bits_formula.empty()) page += "Effective bits: " + method.effective_bits_formula + "\n";
-  if (method.needs_calibration) page += "Needs a calibration: a capture or a text.\n";
+  if (method.needs_calibration) {
+    const bool windows = method.family != MethodFamily::Kv && method.calibration_need == CalibrationNeed::TokenWindows;
+    page += windows ? "Needs a calibration text, whose windows run through the model block by block.\n"
+                    : "Needs a calibration: a capture or a text.\n";
+  }
   if (!method.runs_here) page += "Does not run here: " + method.why_not + "\n";
   Table table({"parameter", "default", "valid", "unit", "what it does"});
   for (const ParamSpec& spec : method.params) {

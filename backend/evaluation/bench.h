@@ -29,6 +29,15 @@ struct DecodeBenchRequest {
 /// @throws Error InvalidArgument when a setup does not fit the shape, OutOfMemory when the largest cache does not fit
 DecodeBench bench_decode(const DecodeBenchRequest& request, const JobContext& job);
 
+struct GptqBenchRequest {
+  std::int64_t size = 4096, tokens = 2048;
+  int bits = 4;
+  std::uint64_t seed = 0;
+};
+
+/// @throws Error InvalidArgument for a size below 16
+GptqBench bench_gptq(const GptqBenchRequest& request, const JobContext& job);
+
 /// Greedy generation with each variant, the first one being the reference.
 std::vector<ModelBenchRow> bench_model(const std::vector<const Variant*>& variants,
                                        const std::vector<std::int64_t>& prompt, std::int64_t new_tokens,

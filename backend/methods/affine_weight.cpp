@@ -4,7 +4,6 @@
 
 #include <limits>
 
-#include "backend/model/affine_range.h"
 #include "backend/types/error.h"
 
 namespace qs {
@@ -65,10 +64,16 @@ at::Tensor stored_scale(const at::Tensor& scale, ScaleType type) {
   return stored;
 }
 
-AffineRows quantize_affine(const at::Tensor& rows, const AffineQuantizer& quantizer) {
+AffineRange affine_weight_range(const at::Tensor& rows, const AffineQuantizer& quantizer) {
   const at::Tensor x = rows.to(at::kFloat);
   AffineRange range = affine_range(x, quantizer.bits, quantizer.symmetric, quantizer.compat_reference);
   if (quantizer.mse_range) search_mse_range(x, quantizer, range);
+  return range;
+}
+
+AffineRows quantize_affine(const at::Tensor& rows, const AffineQuantizer& quantizer) {
+  const at::Tensor x = rows.to(at::kFloat);
+  AffineRange range = affine_weight_range(x, quantizer);
 
   AffineRows result;
   result.scale = stored_scale(range.scale, quantizer.scale_type);

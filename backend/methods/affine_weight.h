@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "backend/model/affine_range.h"
+
 namespace qs {
 
 /// Type in which the scales of weights are kept.
@@ -30,6 +32,9 @@ struct AffineRows {
   at::Tensor zero_point;  ///< f32 [rows, 1], integers in 0 .. 2^bits - 1
   at::Tensor values;      ///< f32 [rows, group]
 };
+
+/// Scale (not rounded) and zero point of each row by R1 to R4, or R6. @param rows  [rows, group]
+AffineRange affine_weight_range(const at::Tensor& rows, const AffineQuantizer& quantizer);
 
 /// R1 to R6. A row of zeros gets the range [-1, 1] and reconstructs to zeros.
 /// @param rows  [rows, group], finite, any float type; computed in f32

@@ -12,7 +12,9 @@ KvMethodEntry qaq_method();              // qaq.cpp
 KvMethodEntry rtn_kv_method();           // rtn_kv.cpp
 KvMethodEntry skvq_method();             // skvq_method.cpp
 KvMethodEntry scope_method();            // scope.cpp
+WeightMethodEntry gptq_method();         // gptq_method.cpp
 WeightMethodEntry rtn_weight_method();   // rtn_weight.cpp
 WeightMethodEntry smoothquant_method();  // smoothquant.cpp
+WeightMethodEntry spqr_method();         // spqr_method.cpp
 
 }  // namespace qs

@@ -8,52 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/formats/safetensors.h"
+#include "backend/methods/stored_tensor.h"
 #include "backend/types/error.h"
 
 namespace qs {
 namespace {
 
 using nlohmann::json;
-
-at::ScalarType scalar_type(const StoredTensor& tensor) {
-  switch (tensor.type) {
-    case StoredType::F64:
-      return at::kDouble;
-    case StoredType::F32:
-      return at::kFloat;
-    case StoredType::F16:
-      return at::kHalf;
-    case StoredType::BF16:
-      return at::kBFloat16;
-    case StoredType::I64:
-      return at::kLong;
-    case StoredType::I32:
-      return at::kInt;
-    case StoredType::I16:
-      return at::kShort;
-    case StoredType::I8:
-      return at::kChar;
-    case StoredType::U8:
-      return at::kByte;
-    case StoredType::Bool:
-      return at::kBool;
-    case StoredType::F8E4M3:
-    case StoredType::F8E5M2:
-      return at::kByte;
-  }
-  throw Error(ErrorCode::Unsupported, "Tensor '" + tensor.name + "' has an element type that cases do not use.");
-}
-
-at::Tensor tensor_of(const StoredTensor& stored) {
-  at::Tensor tensor = at::empty(stored.shape, scalar_type(stored));
-  if (static_cast<std::size_t>(tensor.nbytes()) != stored.bytes.size()) {
-    throw Error(ErrorCode::BadFormat, "Tensor '" + stored.name + "' has " + std::to_string(stored.bytes.size()) +
-                                          " bytes, its shape needs " + std::to_string(tensor.nbytes()) + ".");
-  }
-  if (!stored.bytes.empty())
-    std::copy(stored.bytes.begin(), stored.bytes.end(), static_cast<std::byte*>(tensor.data_ptr()));
-  return tensor;
-}
 
 json read_manifest(const std::filesystem::path& dir) {
   const std::filesystem::path path = dir / "manifest.json";
@@ -181,6 +142,13 @@ class Verifier {
 };
 
 }  // namespace
+
+at::Tensor golden_input(const GoldenCase& golden, const std::string& name) {
+  const auto found = golden.inputs.find(name);
+  if (found == golden.inputs.end())
+    throw Error(ErrorCode::BadFormat, "Golden case '" + golden.name + "' has no input '" + name + "'.");
+  return found->second;
+}
 
 VerifyReport verify_golden(const std::filesystem::path& dir, const JobContext& job,
                            const std::vector<GoldenRunner>& extra) {

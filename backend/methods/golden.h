@@ -47,6 +47,13 @@ struct GoldenRunner {
 std::vector<GoldenRunner> golden_kv_runners();      ///< one a method: golden_kv.cpp lists them
 std::vector<GoldenRunner> golden_weight_runners();  ///< rtn (weight family), smoothquant, stats: golden_weights.cpp
 
+// Runners that have a file of their own.
+GoldenOutput run_golden_gptq(const GoldenCase& golden, const JobContext& job);  ///< golden_gptq.cpp
+GoldenOutput run_golden_spqr(const GoldenCase& golden, const JobContext& job);  ///< golden_spqr.cpp
+
+/// An input of a case. @throws Error BadFormat naming what the case lacks
+at::Tensor golden_input(const GoldenCase& golden, const std::string& name);
+
 /// Runs every case of `dir`/manifest.json whose method has a runner and compares under the rule of each expected
 /// tensor: exact, abs, rel_fro, abs_frac, set, le. A method that both families have (rtn) is run by the side whose
 /// cases these are: a manifest with key and value tensors is the KV side. Cases without a runner are listed as skipped.

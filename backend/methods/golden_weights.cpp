@@ -16,13 +16,6 @@ using nlohmann::json;
 
 bool starts_with(const std::string& text, const std::string& head) { return text.compare(0, head.size(), head) == 0; }
 
-at::Tensor input(const GoldenCase& golden, const std::string& name) {
-  const auto found = golden.inputs.find(name);
-  if (found == golden.inputs.end())
-    throw Error(ErrorCode::BadFormat, "Golden case '" + golden.name + "' has no input '" + name + "'.");
-  return found->second;
-}
-
 /// The golden cases come from the published code, quirks included.
 AffineQuantizer reference_quantizer(const json& params) {
   AffineQuantizer quantizer;
@@ -44,7 +37,7 @@ GoldenOutput run_affine(const GoldenCase& golden) {
   if (quantizer.group_size > 0) quantizer.granularity = Granularity::Group;
 
   const bool activation = golden.inputs.count("x") > 0;
-  const at::Tensor matrix = input(golden, activation ? "x" : "w");
+  const at::Tensor matrix = golden_input(golden, activation ? "x" : "w");
   const WeightCodes codes = quantize_weight_codes(matrix, quantizer, golden.name);
   GoldenOutput output;
   output.tensors = {{"codes", codes.codes}, {"scale", codes.scale}, {"zero", codes.zero_point}, {"q", codes.values}};
@@ -60,13 +53,13 @@ GoldenOutput run_affine(const GoldenCase& golden) {
 GoldenOutput run_absmax(const GoldenCase& golden) {
   const json& params = golden.entry.at("params");
   const int bits = params.at("bits_w").get<int>();
-  const at::Tensor w = input(golden, "w");
+  const at::Tensor w = golden_input(golden, "w");
   GoldenOutput output;
   if (params.contains("dtype")) {
     output.tensors["wq_per_channel"] = fake_quantize_absmax_native(w, bits);
     return output;
   }
-  const at::Tensor x = input(golden, "x");
+  const at::Tensor x = golden_input(golden, "x");
   WeightQuantizer rows;
   rows.kind = QuantizerKind::Absmax;
   rows.affine.bits = bits;
@@ -87,7 +80,7 @@ GoldenOutput run_absmax(const GoldenCase& golden) {
   output.tensors["xq_per_tensor"] = fake_quantize(x.to(at::kFloat), tensor);
   output.tensors["scale_w_per_channel"] = per_channel.scale;
   output.tensors["scale_x_per_token"] = absmax_scale(x.to(at::kFloat), token.bits);
-  output.tensors["y"] = at::matmul(per_token, per_channel.values.t()) + input(golden, "bias").to(at::kFloat);
+  output.tensors["y"] = at::matmul(per_token, per_channel.values.t()) + golden_input(golden, "bias").to(at::kFloat);
   return output;
 }
 
@@ -116,10 +109,10 @@ at::Tensor sweep_errors(const at::Tensor& x, const at::Tensor& w, const at::Tens
 }
 
 GoldenOutput run_smoothquant(const GoldenCase& golden, const JobContext&) {
-  const at::Tensor x = input(golden, "x").to(at::kFloat);
+  const at::Tensor x = golden_input(golden, "x").to(at::kFloat);
   GoldenOutput output;
   if (golden.inputs.count("alphas")) {
-    const at::Tensor w = input(golden, "w").to(at::kFloat), alphas = input(golden, "alphas");
+    const at::Tensor w = golden_input(golden, "w").to(at::kFloat), alphas = golden_input(golden, "alphas");
     for (const int bits : {8, 6, 4}) {
       const std::string scheme = "w" + std::to_string(bits) + "a" + std::to_string(bits);
       const at::Tensor errors = sweep_errors(x, w, alphas, bits);
@@ -142,21 +135,22 @@ GoldenOutput run_smoothquant(const GoldenCase& golden, const JobContext&) {
   }
   std::vector<at::Tensor> weights;
   for (int i = 0; golden.inputs.count("w" + std::to_string(i)); ++i)
-    weights.push_back(input(golden, "w" + std::to_string(i)).to(at::kFloat));
+    weights.push_back(golden_input(golden, "w" + std::to_string(i)).to(at::kFloat));
   const SmoothingScales scales = smoothing_scales(absmax, weights, params.at("alpha").get<double>(), true);
   output.tensors["act_absmax"] = absmax;
   output.tensors["w_absmax"] = scales.weight_absmax;
   output.tensors["scales"] = scales.scale;
-  output.tensors["norm_weight_out"] = input(golden, "norm_weight") / scales.scale;
-  if (golden.inputs.count("norm_bias")) output.tensors["norm_bias_out"] = input(golden, "norm_bias") / scales.scale;
+  output.tensors["norm_weight_out"] = golden_input(golden, "norm_weight") / scales.scale;
+  if (golden.inputs.count("norm_bias"))
+    output.tensors["norm_bias_out"] = golden_input(golden, "norm_bias") / scales.scale;
   for (std::size_t i = 0; i < weights.size(); ++i)
     output.tensors["w" + std::to_string(i) + "_out"] = weights[i] * scales.scale;
   return output;
 }
 
 GoldenOutput run_stats(const GoldenCase& golden, const JobContext&) {
-  const auto numbers =
-      linear_statistics(input(golden, "x"), input(golden, "xq"), input(golden, "w"), input(golden, "wq"));
+  const auto numbers = linear_statistics(golden_input(golden, "x"), golden_input(golden, "xq"),
+                                         golden_input(golden, "w"), golden_input(golden, "wq"));
   GoldenOutput output;
   for (const auto& [name, value] : numbers) output.tensors[name] = at::full({1}, value, at::kFloat);
   return output;
@@ -165,7 +159,11 @@ GoldenOutput run_stats(const GoldenCase& golden, const JobContext&) {
 }  // namespace
 
 std::vector<GoldenRunner> golden_weight_runners() {
-  return {{"rtn", run_rtn}, {"smoothquant", run_smoothquant}, {"stats", run_stats}};
+  return {{"rtn", run_rtn},
+          {"smoothquant", run_smoothquant},
+          {"stats", run_stats},
+          {"gptq", run_golden_gptq},
+          {"spqr", run_golden_spqr}};
 }
 
 }  // namespace qs

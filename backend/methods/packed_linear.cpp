@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "backend/methods/code_run.h"
 #include "backend/types/error.h"
 #include "kernels/dispatch.h"
 #include "kernels/gemv.h"
@@ -16,30 +17,6 @@ namespace {
 constexpr std::int64_t kGemvTokens = 16;
 constexpr std::int64_t kBlockRows = 256;  // a multiple of kernels::kWeightTileRows
 constexpr std::int64_t kInt8MaxFeatures = 32768;
-
-/// Codes one after another, least significant bit first.
-std::vector<std::uint8_t> pack_run(const std::uint8_t* codes, std::int64_t count, int bits) {
-  std::vector<std::uint8_t> packed(static_cast<std::size_t>((count * bits + 7) / 8), 0);
-  for (std::int64_t j = 0; j < count; ++j) {
-    const std::int64_t bit = j * bits;
-    const unsigned shifted = static_cast<unsigned>(codes[j]) << (bit % 8);
-    packed[static_cast<std::size_t>(bit / 8)] |= static_cast<std::uint8_t>(shifted);
-    if (shifted > 0xFF) packed[static_cast<std::size_t>(bit / 8 + 1)] |= static_cast<std::uint8_t>(shifted >> 8);
-  }
-  return packed;
-}
-
-void unpack_run(const std::vector<std::uint8_t>& packed, std::int64_t first, std::int64_t count, int bits,
-                std::uint8_t* codes) {
-  const unsigned mask = (1u << bits) - 1u;
-  for (std::int64_t j = 0; j < count; ++j) {
-    const std::int64_t bit = (first + j) * bits;
-    const auto byte = static_cast<std::size_t>(bit / 8);
-    unsigned word = packed[byte];
-    if (byte + 1 < packed.size()) word |= static_cast<unsigned>(packed[byte + 1]) << 8;
-    codes[j] = static_cast<std::uint8_t>((word >> (bit % 8)) & mask);
-  }
-}
 
 at::ScalarType scalar_type(ScaleType type) {
   return type == ScaleType::F16 ? at::kHalf : type == ScaleType::BF16 ? at::kBFloat16 : at::kFloat;
@@ -58,8 +35,8 @@ PackedLinear::Form choose_form(const WeightQuantizer& quantizer, const Activatio
   }
   const int bits = quantizer.affine.bits;
   const bool width = bits == 2 || bits == 3 || bits == 4 || bits == 8;
-  if (width && in_features % 8 == 0 && group_size % 8 == 0 && quantizer.granularity != Granularity::PerTensor &&
-      quantizer.affine.scale_type == ScaleType::F16) {
+  if (width && in_features % 8 == 0 && group_size % 8 == 0 && in_features % group_size == 0 &&
+      quantizer.granularity != Granularity::PerTensor && quantizer.affine.scale_type == ScaleType::F16) {
     return PackedLinear::Form::Gemv;
   }
   return PackedLinear::Form::Bits;
@@ -76,6 +53,8 @@ PackedLinear::PackedLinear(const WeightCodes& codes, const WeightQuantizer& quan
       bias_(bias),
       activations_(activations) {
   group_size_ = in_features_ / codes.scale.size(1);
+  if (quantizer.granularity == Granularity::Group && quantizer.group_size > 0) group_size_ = quantizer.group_size;
+  if (codes.order.defined()) order_ = codes.order.to(at::kInt).contiguous();
   form_ = choose_form(quantizer, activations, in_features_, group_size_);
   scale_ = codes.scale.to(scalar_type(quantizer.affine.scale_type)).contiguous();
 
@@ -130,7 +109,7 @@ void PackedLinear::unpack_rows(std::int64_t begin, std::int64_t end, std::uint8_
 }
 
 at::Tensor PackedLinear::rows_dequantized(std::int64_t begin, std::int64_t end) const {
-  const std::int64_t rows = end - begin, groups = in_features_ / group_size_;
+  const std::int64_t rows = end - begin, groups = (in_features_ + group_size_ - 1) / group_size_;
   at::Tensor codes = at::empty({rows, in_features_}, at::kByte);
   unpack_rows(begin, end, codes.data_ptr<std::uint8_t>());
   at::Tensor zeros = at::full({1, 1}, constant_zero_, at::kFloat);
@@ -141,6 +120,11 @@ at::Tensor PackedLinear::rows_dequantized(std::int64_t begin, std::int64_t end) 
     zeros = bytes.to(at::kFloat);
   }
   const at::Tensor scale = per_tensor_ ? scale_.to(at::kFloat) : scale_.narrow(0, begin, rows).to(at::kFloat);
+  if (in_features_ % group_size_ != 0) {
+    const at::Tensor group = at::floor_divide(at::arange(in_features_, at::kLong), group_size_);
+    if (zeros.numel() > 1) zeros = zeros.index_select(1, group);
+    return codes.to(at::kFloat).sub_(zeros).mul_(scale.index_select(1, group));
+  }
   return codes.to(at::kFloat)
       .view({rows, groups, group_size_})
       .sub_(zeros.unsqueeze(-1))
@@ -209,7 +193,8 @@ at::Tensor PackedLinear::apply_blocks(const at::Tensor& x) const {
 }
 
 at::Tensor PackedLinear::apply(const at::Tensor& x) const {
-  const at::Tensor wide = (form_ == Form::Int8 ? x : fake_quantize(x, activations_)).to(at::kFloat).contiguous();
+  at::Tensor wide = (form_ == Form::Int8 ? x : fake_quantize(x, activations_)).to(at::kFloat).contiguous();
+  if (order_.defined()) wide = wide.index_select(1, order_);
   at::Tensor y;
   if (form_ == Form::Int8) {
     y = apply_int8(wide);
@@ -222,14 +207,17 @@ at::Tensor PackedLinear::apply(const at::Tensor& x) const {
   return y.to(x.scalar_type());
 }
 
-at::Tensor PackedLinear::weight() const { return rows_dequantized(0, out_features_); }
+at::Tensor PackedLinear::weight() const {
+  const at::Tensor weight = rows_dequantized(0, out_features_);
+  return order_.defined() ? weight.index_select(1, at::argsort(order_)) : weight;
+}
 
 std::int64_t PackedLinear::bytes() const {
   const auto tensor_bytes = [](const at::Tensor& t) {
     return t.defined() ? static_cast<std::int64_t>(t.numel() * t.element_size()) : 0;
   };
   return static_cast<std::int64_t>(codes_.size() + zeros_.size() + code_sums_.size() * sizeof(std::int32_t)) +
-         tensor_bytes(scale_) + tensor_bytes(bias_);
+         tensor_bytes(scale_) + tensor_bytes(order_) + tensor_bytes(bias_);
 }
 
 }  // namespace qs

@@ -22,6 +22,9 @@ namespace qs {
 /// are
 ///   dequantized.
 ///
+/// Codes in processing order (GPTQ with act_order) have their inputs gathered once a product. A last group may be
+/// shorter; such layers take the form Bits.
+///
 /// Allocated are the codes, the scales in their stored type, asymmetric zero points of `bits` bits each, and for Int8
 /// the sum of every row's codes (32 bits a row), which the formula of the effective bits leaves out.
 class PackedLinear final : public LinearOp {
@@ -57,6 +60,7 @@ class PackedLinear final : public LinearOp {
   std::vector<std::uint8_t> codes_;
   std::vector<std::uint8_t> zeros_;  ///< `bits_` bits each
   at::Tensor scale_;                 ///< stored type [rows or 1, groups]
+  at::Tensor order_;                 ///< int32 [in_features], when the codes lie in processing order
   std::vector<std::int32_t> code_sums_;
   at::Tensor bias_;
   ActivationQuantization activations_;

@@ -10,6 +10,14 @@
 namespace qs {
 namespace {
 
+std::int64_t nearest_group(std::int64_t features, std::int64_t wanted) {
+  std::int64_t best = features;
+  for (std::int64_t candidate = 1; candidate <= features; ++candidate) {
+    if (features % candidate == 0 && std::abs(candidate - wanted) < std::abs(best - wanted)) best = candidate;
+  }
+  return best;
+}
+
 void check_finite_weight(const at::Tensor& weight, const std::string& name) {
   const at::Tensor finite = at::isfinite(weight);
   if (finite.all().item<bool>()) return;
@@ -21,15 +29,25 @@ void check_finite_weight(const at::Tensor& weight, const std::string& name) {
                                               "; only finite weights can be quantized. The checkpoint may be damaged.");
 }
 
-std::int64_t nearest_group(std::int64_t features, std::int64_t wanted) {
-  std::int64_t best = features;
-  for (std::int64_t candidate = 1; candidate <= features; ++candidate) {
-    if (features % candidate == 0 && std::abs(candidate - wanted) < std::abs(best - wanted)) best = candidate;
+}  // namespace
+
+at::Tensor finite_weight(const at::Tensor& weight, const std::string& name) {
+  if (weight.dim() != 2 || weight.numel() == 0) {
+    throw Error(ErrorCode::InvalidArgument,
+                "Weight '" + name + "' must be a matrix [out_features, in_features] with elements.");
   }
-  return best;
+  const at::Tensor wide = weight.to(at::kFloat).contiguous();
+  check_finite_weight(wide, name);
+  return wide;
 }
 
-}  // namespace
+void check_group_divides(std::int64_t features, std::int64_t group, const std::string& name) {
+  if (features % group == 0) return;
+  throw Error(ErrorCode::InvalidArgument, "group_size=" + std::to_string(group) + " does not divide the " +
+                                              std::to_string(features) + " input features of '" + name +
+                                              "'. The nearest that does is " +
+                                              std::to_string(nearest_group(features, group)) + ".");
+}
 
 std::int64_t WeightQuantizer::levels() const {
   return kind == QuantizerKind::Absmax ? (std::int64_t{1} << affine.bits) - 1 : std::int64_t{1} << affine.bits;
@@ -46,29 +64,22 @@ double WeightQuantizer::effective_bits(std::int64_t out_features, std::int64_t i
 }
 
 WeightCodes quantize_weight_codes(const at::Tensor& weight, const WeightQuantizer& quantizer, const std::string& name) {
-  if (weight.dim() != 2 || weight.numel() == 0) {
-    throw Error(ErrorCode::InvalidArgument,
-                "Weight '" + name + "' must be a matrix [out_features, in_features] with elements.");
-  }
+  const at::Tensor wide = finite_weight(weight, name);
   const std::int64_t out_features = weight.size(0), in_features = weight.size(1);
   std::int64_t group = in_features;
   if (quantizer.granularity == Granularity::Group && quantizer.group_size > 0) group = quantizer.group_size;
   if (quantizer.granularity == Granularity::PerTensor) group = out_features * in_features;
-  if (quantizer.granularity == Granularity::Group && in_features % group != 0) {
-    throw Error(ErrorCode::InvalidArgument, "group_size=" + std::to_string(group) + " does not divide the " +
-                                                std::to_string(in_features) + " input features of '" + name +
-                                                "'. The nearest that does is " +
-                                                std::to_string(nearest_group(in_features, group)) + ".");
-  }
-  const at::Tensor wide = weight.to(at::kFloat).contiguous();
-  check_finite_weight(wide, name);
+  if (quantizer.granularity == Granularity::Group) check_group_divides(in_features, group, name);
   const at::Tensor rows = wide.view({-1, group});
   AffineRows quantized = quantizer.kind == QuantizerKind::Affine
                              ? quantize_affine(rows, quantizer.affine)
                              : quantize_absmax(rows, quantizer.affine.bits, quantizer.affine.scale_type);
   const std::int64_t scale_rows = quantizer.granularity == Granularity::PerTensor ? 1 : out_features;
-  return {quantized.codes.view({out_features, in_features}), quantized.scale.view({scale_rows, -1}),
-          quantized.zero_point.view({scale_rows, -1}), quantized.values.view({out_features, in_features})};
+  return {quantized.codes.view({out_features, in_features}),
+          quantized.scale.view({scale_rows, -1}),
+          quantized.zero_point.view({scale_rows, -1}),
+          quantized.values.view({out_features, in_features}),
+          {}};
 }
 
 QuantizedTensor as_quantized_tensor(const WeightCodes& codes, const at::Tensor& weight,

@@ -30,7 +30,8 @@ struct WeightQuantizer {
 struct WeightCodes {
   at::Tensor codes;              ///< uint8 [out_features, in_features]
   at::Tensor scale, zero_point;  ///< f32 [out_features, in_features / group]; [1, 1] per tensor
-  at::Tensor values;             ///< f32 [out_features, in_features]
+  at::Tensor values;             ///< f32 [out_features, in_features], always in the original order
+  at::Tensor order;  ///< int64 [in_features]: original column of each column of `codes`; undefined: as they are
 };
 
 /// @param weight  [out_features, in_features], any float type
@@ -39,6 +40,11 @@ struct WeightCodes {
 /// the
 ///         nearest that does
 WeightCodes quantize_weight_codes(const at::Tensor& weight, const WeightQuantizer& quantizer, const std::string& name);
+
+/// `weight` as contiguous f32. @throws Error InvalidArgument unless it is a finite matrix, naming row and column
+at::Tensor finite_weight(const at::Tensor& weight, const std::string& name);
+/// @throws Error InvalidArgument naming the nearest group size that divides
+void check_group_divides(std::int64_t features, std::int64_t group, const std::string& name);
 
 /// The same as a QuantizedTensor in the type of `weight`; group_min = -scale * zero_point.
 QuantizedTensor as_quantized_tensor(const WeightCodes& codes, const at::Tensor& weight,

@@ -95,6 +95,7 @@ struct DecoderWeights {
   std::shared_ptr<const LinearOp> lm_head;
   std::vector<DecoderBlock> blocks;
   AttentionQuantization attention;
+  double measured_bits = 0.0;  ///< effective bits a weight of the block linears, where the method measured them; else 0
   std::int64_t bytes() const;  ///< allocated; tied tensors are counted once
 };
 

@@ -83,8 +83,13 @@ double Variant::weight_bits() const {
   for (const LinearSlot& slot : linear_slots(weights)) {
     const LinearOp& linear = **slot.op;
     const double count = static_cast<double>(linear.out_features()) * static_cast<double>(linear.in_features());
-    bits += linear.packed() ? 8.0 * static_cast<double>(linear.bytes())
-                            : count * method->effective_bits(linear.out_features(), linear.in_features());
+    if (linear.packed()) {
+      bits += 8.0 * static_cast<double>(linear.bytes());
+    } else if (weights.measured_bits > 0.0) {
+      bits += count * weights.measured_bits;
+    } else {
+      bits += count * method->effective_bits(linear.out_features(), linear.in_features());
+    }
     elements += count;
   }
   return elements > 0.0 ? bits / elements : stored_bits(model_->info().dtype);
