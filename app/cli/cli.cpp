@@ -34,7 +34,7 @@ auto as_usage(Parse parse) {
 }  // namespace
 
 void add_model_options(CLI::App& verb, ModelOptions& options) {
-  verb.add_option("MODEL", options.path, "Hugging Face folder, llama2.c .bin, or sample:sample-hf")->required();
+  verb.add_option("MODEL", options.path, "Hugging Face folder, .gguf, llama2.c .bin, or sample:sample-hf")->required();
   verb.add_option("--device", options.device, "cpu or cuda[:N]");
   verb.add_option("--dtype", options.dtype, "compute type")->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
   verb.add_option("--threads", options.threads, "threads to compute with; 0: all cores")->check(CLI::Range(0, 1024));

@@ -42,6 +42,7 @@ struct Cli {
 
 // One function a verb: declares its options and stores its work.
 void add_methods(CLI::App& app, Cli& cli);
+void add_models(CLI::App& app, Cli& cli);
 void add_inspect(CLI::App& app, Cli& cli);
 void add_capture(CLI::App& app, Cli& cli);
 void add_stats(CLI::App& app, Cli& cli);

@@ -5,7 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "backend/formats/mapped_file.h"
+#include "backend/formats/json_file.h"
+#include "backend/formats/pickle.h"
 #include "backend/formats/safe_write.h"
 #include "backend/formats/sha256.h"
 #include "backend/types/error.h"
@@ -24,24 +25,9 @@ constexpr std::size_t kMaxRank = 8;
 }
 
 Json parse_header(const std::string& path, std::string_view text) {
-  std::set<std::string> names;
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxHeaderDepth) refuse(path, "its header is nested deeper than the format allows.");
-    if (event == Json::parse_event_t::key && depth == 1 && !names.insert(parsed.get<std::string>()).second)
-      refuse(path, "its header names '" + parsed.get<std::string>() + "' twice.");
-    return true;
-  };
-  try {
-    Json header = Json::parse(text.begin(), text.end(), watch);
-    if (!header.is_object()) refuse(path, "its header is not a JSON object.");
-    return header;
-  } catch (const Json::exception& e) {
-    throw Error(
-        ErrorCode::BadFormat,
-        "'" + path +
-            "' is not a valid safetensors file: its header is not JSON. The file may be damaged; download it again.",
-        e.what());
-  }
+  Json header = parse_json(text, path, kMaxHeaderDepth);
+  if (!header.is_object()) refuse(path, "its header is not a JSON object.");
+  return header;
 }
 
 std::uint64_t unsigned_field(const std::string& path, const std::string& name, const char* what, const Json& value) {
@@ -122,10 +108,11 @@ void sort_by_name(TensorTable& table) {
 
 }  // namespace
 
-TensorTable read_safetensors(const std::filesystem::path& path) {
-  const auto file = MappedFile::open(path);
+TensorTable read_safetensors(const std::filesystem::path& path) { return read_safetensors(MappedFile::open(path)); }
+
+TensorTable read_safetensors(std::shared_ptr<const MappedFile> file) {
   const auto bytes = file->bytes();
-  const std::string shown = path.string();
+  const std::string shown = file->path().string();
   if (bytes.size() < 8)
     throw Error(ErrorCode::BadFormat,
                 "'" + shown + "' is truncated: a safetensors file begins with 8 bytes of header length, this one has " +
@@ -169,12 +156,7 @@ TensorTable read_safetensors(const std::filesystem::path& path) {
 
 TensorTable read_safetensors_index(const std::filesystem::path& index_path) {
   const std::string shown = index_path.string();
-  Json index;
-  try {
-    index = Json::parse(read_text_file(index_path));
-  } catch (const Json::exception& e) {
-    throw Error(ErrorCode::BadFormat, "'" + shown + "' is not JSON. Download it again.", e.what());
-  }
+  const Json index = parse_json_file(index_path);
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object() ||
       index["weight_map"].empty())
     throw Error(ErrorCode::BadFormat, "'" + shown + "' has no weight_map that names the file of each tensor.");
@@ -200,6 +182,13 @@ TensorTable read_safetensors_index(const std::filesystem::path& index_path) {
     }
     table.tensors.push_back(at->second.at(name));
   }
+  std::map<std::string_view, std::string_view> homes;
+  for (const auto& [name, shard] : shards)
+    for (const StoredTensor& tensor : shard.tensors)
+      if (const auto [home, fresh] = homes.emplace(tensor.name, name); !fresh)
+        throw Error(ErrorCode::BadFormat, "'" + shown + "': tensor '" + tensor.name + "' lies in '" +
+                                              std::string(home->second) + "' and in '" + name +
+                                              "'. The files belong to different downloads; download them again.");
   for (const auto& [name, shard] : shards) {
     table.owners.insert(table.owners.end(), shard.owners.begin(), shard.owners.end());
     table.metadata.insert(shard.metadata.begin(), shard.metadata.end());
@@ -215,13 +204,17 @@ TensorTable read_safetensors_folder(const std::filesystem::path& folder) {
   if (std::filesystem::exists(folder / "model.safetensors.index.json"))
     return read_safetensors_index(folder / "model.safetensors.index.json");
   std::string found;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
-    const std::string extension = entry.path().extension().string();
-    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".safetensors")
-      found += (found.empty() ? " It has '" : "', '") + entry.path().filename().string();
+  if (!pickles_in(folder).empty()) {
+    found = " " + pickle_advice(folder);
+  } else {
+    std::error_code error;
+    for (std::filesystem::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+      const std::string extension = at->path().extension().string();
+      if (extension == ".safetensors" || extension == ".gguf")
+        found += (found.empty() ? " It has '" : ", '") + at->path().filename().string() + "'";
+    }
+    if (!found.empty()) found += "; a .gguf file is opened by itself.";
   }
-  if (!found.empty()) found += "'; pickled weights are not read: convert them to safetensors.";
   throw Error(ErrorCode::NotFound,
               "'" + folder.string() + "' has neither model.safetensors nor model.safetensors.index.json." + found);
 }

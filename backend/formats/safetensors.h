@@ -2,9 +2,11 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "backend/formats/mapped_file.h"
 #include "backend/formats/tensor_table.h"
 
 namespace qs {
@@ -14,6 +16,7 @@ namespace qs {
 /// must cover the data without overlap, gap or end beyond the file.
 /// @throws Error NotFound, BadFormat (file, tensor, expected, found), Unsupported (element type), Io
 TensorTable read_safetensors(const std::filesystem::path& path);
+TensorTable read_safetensors(std::shared_ptr<const MappedFile> file);
 
 /// Opens the shards that a model.safetensors.index.json names and joins them. Shards must lie beside the index.
 /// @throws Error as read_safetensors; NotFound naming a shard or tensor that the index promises

@@ -46,6 +46,7 @@ constexpr std::array kTypes = {
     TypeRow{StoredType::Q4_K, "Q4_K", "Q4_K", 144, true, 256},
     TypeRow{StoredType::Q5_K, "Q5_K", "Q5_K", 176, true, 256},
     TypeRow{StoredType::Q6_K, "Q6_K", "Q6_K", 210, true, 256},
+    TypeRow{StoredType::Q8Groups, "Q8_GROUPS", "int8 groups", 1, true},
 };
 
 const TypeRow& row_of(StoredType type) { return kTypes[static_cast<std::size_t>(type)]; }
@@ -61,7 +62,7 @@ bool is_float(StoredType type) { return row_of(type).is_float; }
 
 std::optional<StoredType> parse_stored_type(std::string_view id) {
   for (const TypeRow& row : kTypes)
-    if (id == row.id && row.elements == 1) return row.type;
+    if (id == row.id && row.elements == 1 && row.type != StoredType::Q8Groups) return row.type;
   return std::nullopt;
 }
 
@@ -93,7 +94,8 @@ const StoredTensor& TensorTable::at(std::string_view name) const {
 
 std::int64_t TensorTable::bytes() const {
   std::int64_t total = 0;
-  for (const StoredTensor& tensor : tensors) total += static_cast<std::int64_t>(tensor.bytes.size());
+  for (const StoredTensor& tensor : tensors)
+    total += static_cast<std::int64_t>(tensor.bytes.size() + tensor.scales.size());
   return total;
 }
 
@@ -114,7 +116,19 @@ void convert(const std::byte* from, std::int64_t count, float* out, Convert&& to
   }
 }
 
-void decode_values(const StoredTensor& tensor, const std::byte* from, std::int64_t count, float* out) {
+void decode_groups(const StoredTensor& tensor, std::int64_t first, std::int64_t count, float* out) {
+  for (std::int64_t i = first; i < first + count; ++i) {
+    float scale = 0.0f;
+    std::memcpy(&scale, tensor.scales.data() + static_cast<std::size_t>(i / tensor.group_size) * sizeof scale,
+                sizeof scale);
+    *out++ = static_cast<float>(std::to_integer<std::int8_t>(tensor.bytes[static_cast<std::size_t>(i)])) * scale;
+  }
+}
+
+/// Elements [first, first + count) in storage order; of block types whole blocks.
+void decode_values(const StoredTensor& tensor, std::int64_t first, std::int64_t count, float* out) {
+  const std::byte* from = tensor.bytes.data() + static_cast<std::size_t>(first / stored_type_elements(tensor.type) *
+                                                                         stored_type_bytes(tensor.type));
   switch (tensor.type) {
     case StoredType::F64:
       return convert<double>(from, count, out, [](double value) { return static_cast<float>(value); });
@@ -131,6 +145,8 @@ void decode_values(const StoredTensor& tensor, const std::byte* from, std::int64
       return kernels::e4m3_to_f32(reinterpret_cast<const std::uint8_t*>(from), out, count);
     case StoredType::F8E5M2:
       return kernels::e5m2_to_f32(reinterpret_cast<const std::uint8_t*>(from), out, count);
+    case StoredType::Q8Groups:
+      return decode_groups(tensor, first, count, out);
     default:
       break;
   }
@@ -148,11 +164,7 @@ void decode_to_f32(const StoredTensor& tensor, std::int64_t first_row, std::int6
                                                 " rows; rows " + std::to_string(first_row) + " to " +
                                                 std::to_string(first_row + rows) + " were asked for.");
   if (rows == 0) return;
-  const std::int64_t row_bytes = columns / stored_type_elements(tensor.type) * stored_type_bytes(tensor.type);
-  const std::byte* data = tensor.bytes.data();
-  if (!tensor.row_order) return decode_values(tensor, data + first_row * row_bytes, rows * columns, out);
-  for (std::int64_t row = first_row; row < first_row + rows; ++row, out += columns)
-    decode_values(tensor, data + (*tensor.row_order)[static_cast<std::size_t>(row)] * row_bytes, columns, out);
+  decode_values(tensor, first_row * columns, rows * columns, out);
 }
 
 std::vector<float> to_f32(const StoredTensor& tensor) {

@@ -12,7 +12,8 @@
 
 namespace qs {
 
-/// Element types of stored tensors, named as safetensors does, and the block types of GGUF, named as llama.cpp does.
+/// Element types of stored tensors, named as safetensors does, the block types of GGUF, named as llama.cpp does, and
+/// what else decode_to_f32 knows.
 enum class StoredType {
   F64,
   F32,
@@ -35,7 +36,8 @@ enum class StoredType {
   Q3_K,
   Q4_K,
   Q5_K,
-  Q6_K
+  Q6_K,
+  Q8Groups,  ///< llama2.c: int8 codes, f32 scales apart from them
 };
 
 const char* stored_type_id(StoredType type);         ///< "F16", "F8_E4M3", "Q4_K": the spelling in files
@@ -54,9 +56,9 @@ struct StoredTensor {
   StoredType type = StoredType::F32;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
-  /// Where the file keeps rows in another order than the model means them: row i is stored as row (*row_order)[i]. A
-  /// row is the innermost extent. Null: as stored. decode_to_f32 follows it; who reads `bytes` must too.
-  std::shared_ptr<const std::vector<std::int64_t>> row_order = nullptr;
+  /// Of Q8Groups: f32, one for each `group_size` elements in storage order.
+  std::span<const std::byte> scales = {};
+  std::int64_t group_size = 0;
 
   std::int64_t size() const;     ///< elements
   std::int64_t columns() const;  ///< innermost extent, 1 for a scalar

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -29,7 +30,8 @@ at::ScalarType compute_type(const std::string& dtype) {
               "The compute type '" + dtype + "' is not known; choose float32, bfloat16 or float16.");
 }
 
-at::ScalarType torch_type(StoredType type) {
+/// The type of LibTorch that has the same bits; nothing where values have to be decoded.
+std::optional<at::ScalarType> torch_type(StoredType type) {
   switch (type) {
     case StoredType::F64:
       return at::kDouble;
@@ -40,9 +42,19 @@ at::ScalarType torch_type(StoredType type) {
     case StoredType::BF16:
       return at::kBFloat16;
     default:
-      throw Error(ErrorCode::Internal,
-                  std::string("A tensor of type ") + stored_type_name(type) + " reached the loader.");
+      return std::nullopt;
   }
+}
+
+at::Tensor values_of(const StoredTensor& stored) {
+  const auto type = torch_type(stored.type);
+  at::Tensor values = at::empty(stored.shape, type.value_or(at::kFloat));
+  if (!type) {
+    decode_to_f32(stored, 0, stored.rows(), values.data_ptr<float>());
+  } else if (!stored.bytes.empty()) {
+    std::memcpy(values.data_ptr(), stored.bytes.data(), stored.bytes.size());
+  }
+  return values;
 }
 
 std::int64_t non_finite(const at::Tensor& x) { return at::logical_not(at::isfinite(x)).sum().item<std::int64_t>(); }
@@ -85,8 +97,7 @@ class Loader final : public WeightSource {
   at::Tensor converted(const std::string& name) {
     job_.checkpoint(std::min(done_++, total_), total_, "Loading weights");
     const StoredTensor& stored = source_.tensors.at(name);
-    at::Tensor raw = at::empty(stored.shape, torch_type(stored.type));
-    if (!stored.bytes.empty()) std::memcpy(raw.data_ptr(), stored.bytes.data(), stored.bytes.size());
+    const at::Tensor raw = values_of(stored);
     if (const std::int64_t count = non_finite(raw); count > 0)
       throw Error(ErrorCode::BadFormat, "'" + source_.tensors.path + "': tensor '" + name + "' has " +
                                             std::to_string(count) + " values of " + std::to_string(stored.size()) +

@@ -21,7 +21,8 @@ struct LoadOptions {
 /// A loaded model: description, weights, tokenizer. Immutable and shared; free of LibTorch for its users.
 class Model {
  public:
-  /// Opens a Hugging Face folder (or its config.json), or a llama2.c .bin file with its tokenizer beside it.
+  /// Opens a Hugging Face folder (or its config.json), a .gguf file, or a llama2.c .bin file with its
+  /// tokenizer beside it.
   /// Memory is estimated first and refused when it does not fit.
   /// @throws Error NotFound, BadFormat, Unsupported or OutOfMemory, naming the file and what was expected
   static std::shared_ptr<const Model> load(const std::filesystem::path& path, const LoadOptions& options,

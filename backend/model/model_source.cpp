@@ -6,10 +6,14 @@
 #include <numeric>
 #include <set>
 
+#include "backend/formats/gguf.h"
+#include "backend/formats/json_file.h"
 #include "backend/formats/llama2c.h"
-#include "backend/formats/mapped_file.h"
+#include "backend/formats/pickle.h"
 #include "backend/formats/safetensors.h"
 #include "backend/formats/sha256.h"
+#include "backend/model/gguf_model.h"
+#include "backend/model/hub_cache.h"
 #include "backend/types/error.h"
 
 namespace qs {
@@ -21,34 +25,10 @@ using Json = nlohmann::json;
 constexpr std::size_t kWholeTensorBytes = 64 * 1024;
 constexpr std::size_t kSampleBytes = 4096;
 
-/// A hub cache entry keeps its files under snapshots/<commit>; refs/main names the commit.
-fs::path resolve_hub_entry(const fs::path& path) {
-  const fs::path snapshots = path / "snapshots";
-  if (fs::exists(path / "config.json") || !fs::is_directory(snapshots)) return path;
-  if (fs::exists(path / "refs" / "main")) {
-    std::string commit = read_text_file(path / "refs" / "main");
-    while (!commit.empty() && (commit.back() == '\n' || commit.back() == '\r' || commit.back() == ' '))
-      commit.pop_back();
-    const fs::path snapshot = snapshots / fs::path(commit).filename();
-    if (!commit.empty() && fs::is_directory(snapshot)) return snapshot;
-  }
-  std::vector<fs::path> all;
-  for (const auto& entry : fs::directory_iterator(snapshots))
-    if (entry.is_directory()) all.push_back(entry.path());
-  if (all.size() == 1) return all.front();
-  throw Error(ErrorCode::NotFound, "'" + path.string() + "' is a hub cache entry with " + std::to_string(all.size()) +
-                                       " snapshots and no refs/main. Open one of the folders under snapshots.");
-}
-
 Json read_json(const fs::path& path) {
-  try {
-    Json json = Json::parse(read_text_file(path));
-    if (!json.is_object()) throw Error(ErrorCode::BadFormat, "'" + path.string() + "' is not a JSON object.");
-    return json;
-  } catch (const Json::exception& e) {
-    throw Error(ErrorCode::BadFormat,
-                "'" + path.string() + "' is not JSON. The file may be damaged; download it again.", e.what());
-  }
+  Json json = parse_json_file(path);
+  if (!json.is_object()) throw Error(ErrorCode::BadFormat, "'" + path.string() + "' is not a JSON object.");
+  return json;
 }
 
 /// A token id, or the ids of a list.
@@ -67,9 +47,9 @@ void open_folder(const fs::path& path, ModelSource& source) {
   const fs::path folder = resolve_hub_entry(fs::is_directory(path) ? path : path.parent_path());
   const fs::path config_path = folder / "config.json";
   if (!fs::exists(config_path))
-    throw Error(
-        ErrorCode::NotFound,
-        "'" + folder.string() + "' has no config.json. Open a Hugging Face model folder, or a llama2.c .bin file.");
+    throw Error(ErrorCode::NotFound,
+                "'" + folder.string() +
+                    "' has no config.json. Open a Hugging Face model folder, a .gguf file, or a llama2.c .bin file.");
   const Json config = read_json(config_path);
   const Family& family = family_of(config, config_path.string());
   source.spec = family.read_config(config, config_path.string());
@@ -88,6 +68,8 @@ void open_folder(const fs::path& path, ModelSource& source) {
   source.info.path = folder.string();
 }
 
+bool is_gguf_model(const fs::path& path) { return fs::is_regular_file(path) && is_gguf(path); }
+
 bool is_llama2c_model(const fs::path& path) { return fs::is_regular_file(path) && path.extension() == ".bin"; }
 
 void open_llama2c(const fs::path& path, ModelSource& source) {
@@ -105,6 +87,8 @@ void open_llama2c(const fs::path& path, ModelSource& source) {
   spec.max_context = header.max_context;
   spec.tied_embeddings = header.shared_classifier;
   source.names = llama_family().names(spec);
+  source.names.linear(LinearKind::Q).weight.paired_heads = spec.heads;
+  source.names.linear(LinearKind::K).weight.paired_heads = spec.kv_heads;
   source.tensors = std::move(file.tensors);
   source.info.bos_id = 1;
   source.info.eos_id = 2;
@@ -127,8 +111,20 @@ std::vector<std::int64_t> as_matrix(const std::vector<std::int64_t>& shape) {
   return {std::accumulate(shape.begin(), shape.end() - 1, std::int64_t{1}, std::multiplies<>()), shape.back()};
 }
 
+/// Tensors whose values need others beside them: the scales of block-scaled 8-bit floats, GPTQ and AWQ codes ...
+void refuse_scaled_weights(const TensorTable& table) {
+  for (const StoredTensor& tensor : table.tensors)
+    for (const char* ending : {".weight_scale_inv", ".weight_scale", ".input_scale", ".qweight", ".qzeros", ".g_idx",
+                               ".SCB", ".absmax", ".weight_packed"})
+      if (tensor.name.ends_with(ending))
+        throw Error(ErrorCode::Unsupported, "'" + table.path + "' holds '" + tensor.name +
+                                                "': its weights are already quantized, with scales beside the codes, "
+                                                "which is not read. Open the model in 16 bits.");
+}
+
 void check_tensors(const ModelSource& source) {
   const TensorTable& table = source.tensors;
+  refuse_scaled_weights(table);
   std::set<std::string> expected;
   for (const auto& [name, shape] : expected_tensors(source.spec, source.names)) {
     const StoredTensor& tensor = table.at(name);
@@ -137,10 +133,9 @@ void check_tensors(const ModelSource& source) {
       throw Error(ErrorCode::BadFormat, "'" + table.path + "': tensor '" + name + "' has shape " +
                                             shape_text(tensor.shape) + ", the model's description asks for " +
                                             shape_text(shape) + ".");
-    if (!is_float(tensor.type) || tensor.type == StoredType::F8E4M3 || tensor.type == StoredType::F8E5M2)
+    if (!is_float(tensor.type))
       throw Error(ErrorCode::Unsupported, "'" + table.path + "': tensor '" + name + "' is stored as " +
-                                              stored_type_name(tensor.type) +
-                                              "; expected float32, float16, bfloat16 or float64.");
+                                              stored_type_name(tensor.type) + "; expected real numbers.");
   }
   for (const StoredTensor& tensor : table.tensors) {
     const auto any = [](const std::vector<std::string>& parts, const auto& fits) {
@@ -223,6 +218,7 @@ std::string name_of(const fs::path& path) {
 const std::vector<ModelFormat>& model_formats() {
   static const std::vector<ModelFormat> all = {
       {"Hugging Face folder", &is_folder_model, &open_folder},
+      {"GGUF", &is_gguf_model, &open_gguf},
       {"llama2.c", &is_llama2c_model, &open_llama2c},
   };
   return all;
@@ -232,7 +228,10 @@ ModelSource open_model(const fs::path& path) {
   std::error_code ignored;
   if (!fs::exists(path, ignored))
     throw Error(ErrorCode::NotFound,
-                "'" + path.string() + "' does not exist. Open a Hugging Face model folder, or a llama2.c .bin file.");
+                "'" + path.string() +
+                    "' does not exist. Open a Hugging Face model folder, a .gguf file, or a llama2.c .bin file.");
+  if (fs::is_regular_file(path, ignored) && is_pickle(path))
+    throw Error(ErrorCode::Unsupported, "'" + path.string() + "' holds pickled weights. " + pickle_advice(path));
   for (const ModelFormat& format : model_formats()) {
     if (!format.recognizes(path)) continue;
     ModelSource source;
@@ -248,8 +247,8 @@ ModelSource open_model(const fs::path& path) {
       path.extension() == ".safetensors" ? " Open the folder that holds it and its config.json." : "";
   throw Error(ErrorCode::Unsupported,
               "'" + path.string() +
-                  "' is not a model that is read here: expected a Hugging Face folder, its config.json, or a "
-                  "llama2.c .bin file." +
+                  "' is not a model that is read here: expected a Hugging Face folder, its config.json, a "
+                  ".gguf file, or a llama2.c .bin file." +
                   advice);
 }
 

@@ -48,7 +48,8 @@ std::string misfit(const ParamSpec& spec, const ParamValue& value) {
 std::vector<ParamIssue> check(const std::vector<ParamSpec>& specs, const ParamSet& params) {
   std::vector<ParamIssue> issues;
   for (const auto& [key, value] : params) {
-    const auto spec = std::find_if(specs.begin(), specs.end(), [&key](const ParamSpec& s) { return s.key == key; });
+    const auto spec =
+        std::find_if(specs.begin(), specs.end(), [&name = key](const ParamSpec& s) { return s.key == name; });
     if (spec == specs.end()) {
       std::vector<std::string> known;
       for (const ParamSpec& s : specs) known.push_back(s.key);

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backend/formats/half.h"
+#include "backend/formats/pickle.h"
 #include "backend/formats/safe_write.h"
 #include "backend/formats/safetensors.h"
 #include "backend/formats/sha256.h"
@@ -148,8 +149,10 @@ class TestSafetensors : public QObject {
   void missingFilesAndFoldersAreNamed() {
     expect([&] { qs::read_safetensors(path_); }, qs::ErrorCode::NotFound, "does not exist");
     expect([&] { qs::read_safetensors(folder()); }, qs::ErrorCode::InvalidArgument, "regular file");
-    write_all(folder() / "pytorch_model.bin", "x");
-    expect([&] { qs::read_safetensors_folder(folder()); }, qs::ErrorCode::NotFound, "pickled");
+    write_all(folder() / "llama2c.bin", "x");
+    expect([&] { qs::read_safetensors_folder(folder()); }, qs::ErrorCode::NotFound, "model.safetensors.index.json.");
+    write_all(folder() / "model-00001-of-00002.safetensors", "x");
+    expect([&] { qs::read_safetensors_folder(folder()); }, qs::ErrorCode::NotFound, "It has 'model-00001-of");
   }
 
   void shardsAreJoinedAndTheirFaultsNamed() {
@@ -173,6 +176,76 @@ class TestSafetensors : public QObject {
     expect([&] { qs::read_safetensors_folder(folder()); }, qs::ErrorCode::BadFormat, "beside the index");
     write_all(index, R"({"weight_map":{"nowhere":"model-00001-of-00002.safetensors"}})");
     expect([&] { qs::read_safetensors_folder(folder()); }, qs::ErrorCode::NotFound, "nowhere");
+  }
+
+  void anIndexMustAgreeWithItsShards() {
+    const qs::test::TinyModel tiny;
+    tiny.write_sharded(folder());
+    const auto index = folder() / "model.safetensors.index.json";
+    const auto read = [&] { qs::read_safetensors_folder(folder()); };
+    write_all(index, R"({"weight_map":{"lm_head.weight":"model-00001-of-00002.safetensors"}})");
+    expect(read, qs::ErrorCode::NotFound, "has no tensor 'lm_head.weight'");
+    write_all(index, R"({"weight_map":{"lm_head.weight":"model-00002-of-00002.safetensors",
+                                       "lm_head.weight":"model-00001-of-00002.safetensors"}})");
+    expect(read, qs::ErrorCode::BadFormat, "'lm_head.weight' twice");
+    for (const char* outside : {"/etc/passwd", "..", "a/b.safetensors", "./x.safetensors", ""}) {
+      write_all(index, R"({"weight_map":{"a":")" + std::string(outside) + R"("}})");
+      expect(read, qs::ErrorCode::BadFormat, "beside the index");
+    }
+    write_all(index, R"({"weight_map":{"a":5}})");
+    expect(read, qs::ErrorCode::BadFormat, "not a text");
+    write_all(index, "{\"weight_map\":" + std::string(100000, '[') + std::string(100000, ']') + "}");
+    expect(read, qs::ErrorCode::BadFormat, "nested");
+    write_safetensors(folder() / "model-00001-of-00002.safetensors", tiny.stored(0, tiny.tensors.size()));
+    write_all(index, R"({"weight_map":{"lm_head.weight":"model-00002-of-00002.safetensors",
+                                       "model.embed_tokens.weight":"model-00001-of-00002.safetensors"}})");
+    expect(read, qs::ErrorCode::BadFormat, "lies in 'model-00001-of-00002.safetensors' and in");
+  }
+
+  void oneFileGoesBeforeAnIndex() {
+    qs::test::TinyModel first(1), second(2);
+    first.write_sharded(folder());
+    second.write(folder());
+    QCOMPARE(qs::to_f32(qs::read_safetensors_folder(folder()).at("lm_head.weight")),
+             second.at("lm_head.weight").values);
+  }
+
+  void eightBitFloatsAreDecoded() {
+    const std::vector<std::uint8_t> e4m3 = {0x38, 0xb8, 0x7e, 0x01, 0x80}, e5m2 = {0x3c, 0x7b, 0x01};
+    qs::write_safetensors(path_, {{"a", qs::StoredType::F8E4M3, {5}, std::as_bytes(std::span(e4m3))},
+                                  {"b", qs::StoredType::F8E5M2, {3}, std::as_bytes(std::span(e5m2))}});
+    const qs::TensorTable table = qs::read_safetensors(path_);
+    QCOMPARE(qs::to_f32(table.at("a")), (std::vector<float>{1.0f, -1.0f, 448.0f, 0x1p-9f, -0.0f}));
+    QCOMPARE(qs::to_f32(table.at("b")), (std::vector<float>{1.0f, 57344.0f, 0x1p-16f}));
+  }
+
+  void picklesAreRefusedWithTheCommandThatConvertsThem() {
+    const std::string zip = std::string("PK\x03\x04", 4) + "rest";
+    write_all(folder() / "pytorch_model-00001-of-00002.bin", zip);
+    write_all(folder() / "pytorch_model-00002-of-00002.bin", zip);
+    const auto read = [&] { qs::read_safetensors_folder(folder()); };
+    expect(read, qs::ErrorCode::NotFound, "Pickled weights are not read, because reading a pickle runs");
+    expect(read, qs::ErrorCode::NotFound, "python3 -c \"import sys, torch");
+    expect(read, qs::ErrorCode::NotFound, "pytorch_model-00002-of-00002.bin'");
+    std::filesystem::remove(folder() / "pytorch_model-00001-of-00002.bin");
+    std::filesystem::remove(folder() / "pytorch_model-00002-of-00002.bin");
+    write_all(folder() / "consolidated.00.pth", std::string("\x80\x02\x8a\x0a", 4));
+    expect(read, qs::ErrorCode::NotFound, "convert_llama_weights_to_hf --input_dir '");
+  }
+
+  void picklesAreToldFromLlama2cFiles() {
+    const auto check = [&](const std::string& bytes) {
+      write_all(folder() / "x.bin", bytes);
+      return qs::is_pickle(folder() / "x.bin");
+    };
+    QVERIFY(check(std::string("PK\x03\x04", 4)));
+    QVERIFY(check(std::string("\x80\x02\x8a\x0a\x6c", 5)));
+    QVERIFY(check("\x80\x04\x95\x10"));
+    QVERIFY(!check(std::string("\x80\x02\x00\x00", 4)));  // the size 640
+    QVERIFY(!check(std::string("\x00\x01\x00\x00", 4)));
+    QVERIFY(!check("PK"));
+    QVERIFY(!qs::is_pickle(folder()));
+    QVERIFY(qs::pickle_advice("/a b/it's.pt").find("'/a b/it'\\''s.pt'") != std::string::npos);
   }
 
   void refusedWritesLeaveNothing() {
