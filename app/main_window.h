@@ -83,7 +83,8 @@ class MainWindow : public QMainWindow {
   void connectWorkbench();
 
   bool maySaveFirst();
-  void openDialog(bool folder);
+  void openDialog();
+  void openModelDialog();
   void fillRecentMenu();
   void saveAs();
 
@@ -113,7 +114,6 @@ class MainWindow : public QMainWindow {
   void variantDialog();
   void evaluateDialog();
   void verifyCapture();
-  void modelProperties(bool forecast);
   QString currentModelId() const;
 
   Workbench& workbench_;

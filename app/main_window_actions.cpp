@@ -110,10 +110,10 @@ void MainWindow::buildFileActions() {
       });
   add({"file.open", file, tr("&Open..."), tr("Open a session, capture, results or llama2.c file"),
        keys(QKeySequence::Open, "Ctrl+O")},
-      [this] { openDialog(false); });
-  add({"file.open_folder", file, tr("Open Model &Folder..."), tr("Open a Hugging Face model folder"),
-       keys("Ctrl+Shift+O")},
-      [this] { openDialog(true); });
+      [this] { openDialog(); });
+  add({"file.open_folder", file, tr("Open &Model..."),
+       tr("Choose a model: hub cache, folder, GGUF or llama2.c file, with its memory forecast"), keys("Ctrl+Shift+O")},
+      [this] { openModelDialog(); });
   add({"file.save", file, tr("-&Save"), tr("Save the session"), keys(QKeySequence::Save, "Ctrl+S")}, [this] {
     if (workbench_.document().path().isEmpty()) return saveAs();
     saveSession(workbench_.document().path());
@@ -121,7 +121,7 @@ void MainWindow::buildFileActions() {
   add({"file.save_as", file, tr("Save &As..."), tr("Save the session under another name"), keys("Ctrl+Shift+S")},
       [this] { saveAs(); });
   add({"file.import", file, tr("-&Import HDF5..."), tr("Add a capture that was made elsewhere"), {}},
-      [this] { openDialog(false); });
+      [this] { openDialog(); });
   add({"file.export_view", file, tr("-&Export View..."), tr("The active view as SVG, PDF, PNG, CSV or LaTeX"),
        keys("Ctrl+E")},
       [this] { exportDialog(false); });
@@ -292,7 +292,8 @@ void MainWindow::buildWorkActions() {
   };
   const QString model = tr("Model"), capture = tr("Capture"), quantize = tr("Quantize"), compare = tr("Compare"),
                 jobs = tr("Jobs");
-  add({"model.load", model, tr("&Load..."), tr("Open a model folder"), {}}, [this] { openDialog(true); });
+  add({"model.load", model, tr("&Load..."), tr("Choose a model, with its memory forecast"), {}},
+      [this] { openModelDialog(); });
   add({"model.stop", model, tr("&Stop Loading"), tr("Cancel everything that is queued or running"), {}},
       [this] { workbench_.jobs().cancelAll(); });
   add({"model.unload",
@@ -302,9 +303,9 @@ void MainWindow::buildWorkActions() {
        {}},
       [this] { workbench_.unloadModels(); });
   add({"model.forecast", model, tr("-&Memory Forecast"), tr("What the model will need: weights, cache, scratch"), {}},
-      [this] { modelProperties(true); });
+      [this] { openView(QStringLiteral("model")); });
   add({"model.properties", model, tr("&Properties"), tr("Architecture and sizes of the model"), keys("Alt+Return")},
-      [this] { modelProperties(false); });
+      [this] { openView(QStringLiteral("model")); });
 
   add({"capture.kv", capture, tr("Capture &KV..."),
        tr("Run a text through the model and keep keys, values and statistics"), keys("Ctrl+Shift+K")},

@@ -17,6 +17,7 @@
 #include "app/docks/project_dock.h"
 #include "app/docks/table_docks.h"
 #include "app/main_window.h"
+#include "app/open_model_dialog.h"
 #include "app/sample_start.h"
 #include "app/settings.h"
 #include "app/variant_dialog.h"
@@ -38,7 +39,7 @@ bool MainWindow::openPath(const QString& path) {
         throw Error(ErrorCode::NotFound, tr("'%1' does not exist.").arg(file).toStdString());
       case FileKind::Unknown:
         throw Error(ErrorCode::BadFormat, tr("'%1' is nothing that can be opened: expected a session, an HDF5 capture, "
-                                             "a model folder with config.json or a "
+                                             "a model folder with config.json, a GGUF or "
                                              "llama2.c file.")
                                               .arg(file)
                                               .toStdString());
@@ -49,7 +50,7 @@ bool MainWindow::openPath(const QString& path) {
       case FileKind::ModelFolder:
         workbench_.addModel(QFileInfo(file).isDir() ? file : QFileInfo(file).absolutePath());
         break;
-      case FileKind::Llama2c:
+      case FileKind::ModelFile:
         workbench_.addModel(file);
         break;
       case FileKind::Capture:
@@ -119,13 +120,19 @@ bool MainWindow::maySaveFirst() {
   return saveSession(workbench_.document().path());
 }
 
-void MainWindow::openDialog(bool folder) {
-  const QString path = folder
-                           ? QFileDialog::getExistingDirectory(this, tr("Open a model folder"))
-                           : QFileDialog::getOpenFileName(
-                                 this, tr("Open"), {},
-                                 tr("Sessions, captures, models (*.qsession *.h5 *.hdf5 *.bin *.json);;All files (*)"));
+void MainWindow::openDialog() {
+  const QString path = QFileDialog::getOpenFileName(
+      this, tr("Open"), {},
+      tr("Sessions, captures, models (*.qsession *.h5 *.hdf5 *.gguf *.bin *.json);;All files (*)"));
   if (!path.isEmpty()) openPath(path);
+}
+
+void MainWindow::openModelDialog() {
+  OpenModelDialog dialog(workbench_, this);
+  if (dialog.exec() != QDialog::Accepted) return;
+  workbench_.addModel(dialog.path(), dialog.dtype());
+  add_recent_file(dialog.path());
+  openView(QStringLiteral("model"));
 }
 
 void MainWindow::fillRecentMenu() {
@@ -257,57 +264,6 @@ void MainWindow::verifyCapture() {
       [this](const QString& text) {
         log_->model().append(LogLine::Level::Info, text);
         showBanner(text, {}, false);
-      },
-      [this](const JobStatus& status) {
-        if (status.state == JobState::Failed) showBanner(status.message, status.detail);
-      });
-}
-
-void MainWindow::modelProperties(bool forecast) {
-  const auto entry = workbench_.modelEntry(currentModelId());
-  if (!entry) return showBanner(tr("Open a model first (Model › Load)."), {}, false);
-  struct Card {
-    ModelInfo info;
-    MemoryEstimate memory;
-    qint64 available = 0;
-  };
-  workbench_.jobs().compute(
-      tr("Properties of %1").arg(entry->id), QStringLiteral("project"), JobLane::Interactive,
-      [path = workbench_.resolvePath(entry->path).toStdString()](const JobContext&) {
-        const ModelInfo info = inspect_model(path);
-        return Card{info, estimate_memory(info, {}, info.max_context), available_memory()};
-      },
-      this,
-      [this, forecast](const Card& card) {
-        QString rows;
-        const auto row = [&](const QString& label, const QString& value) {
-          rows += QStringLiteral("<tr><td>%1</td><td><b>%2</b></td></tr>")
-                      .arg(label.toHtmlEscaped(), value.toHtmlEscaped());
-        };
-        const ModelInfo& info = card.info;
-        const QLocale locale;
-        if (!forecast) {
-          row(tr("Path"), QString::fromStdString(info.path));
-          row(tr("Architecture"), QString::fromStdString(info.architecture));
-          row(tr("Format"), QString::fromStdString(info.format));
-          row(tr("Tokenizer"), QString::fromStdString(info.tokenizer));
-          row(tr("Parameters"), locale.toString(qlonglong(info.parameters)));
-          row(tr("Layers"), locale.toString(qlonglong(info.layers)));
-          row(tr("Heads / KV heads / size"), tr("%1 / %2 / %3").arg(info.heads).arg(info.kv_heads).arg(info.head_dim));
-          row(tr("Hidden / intermediate"), tr("%1 / %2").arg(info.hidden_size).arg(info.intermediate_size));
-          row(tr("Vocabulary"), locale.toString(qlonglong(info.vocab_size)));
-          row(tr("Context"), tr("%1 tokens").arg(info.max_context));
-          row(tr("Stored as"), tr("%1, %2").arg(QString::fromStdString(info.dtype), bytesText(info.bytes)));
-          row(tr("KV cache of a token in fp16"), bytesText(info.kv_bytes_per_token()));
-        }
-        row(tr("Weights in memory"), bytesText(card.memory.weights));
-        row(tr("Cache at %1 tokens").arg(card.memory.context), bytesText(card.memory.kv));
-        row(tr("Scratch of one pass"), bytesText(card.memory.scratch));
-        row(tr("Together"), bytesText(card.memory.total()));
-        row(tr("Available"), bytesText(card.available));
-        const QString title = forecast ? tr("Memory forecast: %1") : tr("Properties: %1");
-        showText(title.arg(QString::fromStdString(info.name)),
-                 QStringLiteral("<table cellpadding=4>%1</table>").arg(rows));
       },
       [this](const JobStatus& status) {
         if (status.state == JobState::Failed) showBanner(status.message, status.detail);

@@ -7,8 +7,10 @@
 #include "app/presenters/distribution_presenter.h"
 #include "app/presenters/error_presenter.h"
 #include "app/presenters/locality_presenter.h"
+#include "app/presenters/model_presenter.h"
 #include "app/presenters/outlier_presenter.h"
 #include "app/presenters/results_presenter.h"
+#include "app/presenters/tokens_presenter.h"
 #include "app/workbench.h"
 #include "widgets/view_base.h"
 #include "widgets/views/alpha_sweep_view.h"
@@ -16,8 +18,10 @@
 #include "widgets/views/distribution_view.h"
 #include "widgets/views/error_heatmap.h"
 #include "widgets/views/locality_view.h"
+#include "widgets/views/model_view.h"
 #include "widgets/views/outlier_view.h"
 #include "widgets/views/results_view.h"
+#include "widgets/views/tokens_view.h"
 
 namespace qs {
 namespace {
@@ -46,6 +50,8 @@ const QList<ViewType>& view_types() {
        tr("SmoothQuant: how much difficulty to move from activations to weights")},
       {QStringLiteral("chat"), tr("Chat"), tr("Several variants answer one prompt side by side")},
       {QStringLiteral("distribution"), tr("Distribution"), tr("Histogram of a tensor under the levels of a quantizer")},
+      {QStringLiteral("model"), tr("Model"), tr("Modules, sizes and statistics of a model, and what it costs to run")},
+      {QStringLiteral("tokens"), tr("Tokens"), tr("What the tokenizer makes of a text, and of a chat template")},
       {QStringLiteral("results"), tr("Results"), tr("Evaluated variants: quality against bits")},
   };
   return types;
@@ -58,6 +64,8 @@ ViewBase* make_view(const QString& type, Workbench& workbench, QWidget* parent) 
   if (type == QLatin1String("alpha")) return make<AlphaSweepView, AlphaPresenter>(workbench, parent);
   if (type == QLatin1String("chat")) return make<ChatView, ChatPresenter>(workbench, parent);
   if (type == QLatin1String("distribution")) return make<DistributionView, DistributionPresenter>(workbench, parent);
+  if (type == QLatin1String("model")) return make<ModelView, ModelPresenter>(workbench, parent);
+  if (type == QLatin1String("tokens")) return make<TokensView, TokensPresenter>(workbench, parent);
   if (type == QLatin1String("results")) return make<ResultsView, ResultsPresenter>(workbench, parent);
   return nullptr;
 }

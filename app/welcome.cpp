@@ -49,8 +49,8 @@ WelcomePage::WelcomePage(QWidget* parent) : QWidget(parent) {
   begin->setColumnStretch(1, 1);
   button("help.sample", tr("Open sample &session"),
          tr("Two bundled models, one with the outlier channels of large models. No network needed."), begin, 0);
-  button("file.open_folder", tr("Open &model folder..."),
-         tr("A Hugging Face folder with config.json and safetensors, or a llama2.c file."), begin, 1);
+  button("file.open_folder", tr("Open a &model..."),
+         tr("A Hugging Face folder or hub cache entry, a GGUF or a llama2.c file."), begin, 1);
   button("file.open", tr("Open &HDF5 or session..."), tr("A capture made here or on a server, or a saved session."),
          begin, 2);
   column->addLayout(begin);

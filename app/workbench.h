@@ -55,7 +55,8 @@ class Workbench : public QObject {
   void replaceSession(const SessionState& state, const QString& path, bool modified);
 
   // Work that the user starts; each queues a job and returns at once. Failures arrive as message() and in the job list.
-  void addModel(const QString& path);    ///< reads the headers, adds the model with its full-precision variant
+  /// Reads the headers, adds the model with its full-precision variant. @param dtype  compute type
+  void addModel(const QString& path, const QString& dtype = QStringLiteral("float32"));
   void addCapture(const QString& path);  ///< reads the headers, adds the capture and selects it
   /// Runs the text of a capture entry through its model and fills its file; makes nothing again unless `again` is set.
   /// @param taps  empty: all that captures have by default
@@ -78,7 +79,8 @@ class Workbench : public QObject {
  Q_SIGNALS:
   void sessionReplaced();  ///< another document was opened
   void modelsChanged();
-  void captureReady(const QString& captureId);  ///< a capture was made or found and can be read
+  void modelLoaded(const QString& modelId, qint64 weightBytes);  ///< its weights were mapped for the first time
+  void captureReady(const QString& captureId);                   ///< a capture was made or found and can be read
   void variantsChanged();
   void resultsChanged();
   void capturesChanged();  ///< entries were added or removed; see captureReady for their content

@@ -33,7 +33,17 @@ std::shared_ptr<const Model> Workbench::loadModel(const QString& modelId, const 
   const auto entry = modelEntry(modelId);
   if (!entry) refuse_id("model", modelId);
   const QString path = resolvePath(entry->path);
-  return impl_->models.get(path, [&] { return Model::load(file_path(path), {}, job); });
+  LoadOptions options;
+  options.dtype = entry->dtype.toStdString();
+  return impl_->models.get(path + u'\n' + entry->dtype, [&] {
+    auto model = Model::load(file_path(path), options, job);
+    const QString advice = QString::fromStdString(memory_advice(*model));
+    QMetaObject::invokeMethod(this, [this, modelId, bytes = model->weight_bytes(), advice] {
+      Q_EMIT modelLoaded(modelId, bytes);
+      if (!advice.isEmpty()) Q_EMIT message(advice, {});
+    });
+    return model;
+  });
 }
 
 std::shared_ptr<CaptureReader> Workbench::openCapture(const QString& captureId, const JobContext& job) {
@@ -82,15 +92,15 @@ void Workbench::unloadModels() {
   Q_EMIT message(tr("Models, variants and captures were unloaded."), {});
 }
 
-void Workbench::addModel(const QString& path) {
+void Workbench::addModel(const QString& path, const QString& dtype) {
   jobs().compute(
       tr("Open %1").arg(QFileInfo(path).fileName()), QStringLiteral("project"), JobLane::Interactive,
       [file = resolvePath(path)](const JobContext&) { return inspect_model(file_path(file)); }, this,
-      [this, path](ModelInfo info) {
+      [this, path, dtype](ModelInfo info) {
         const QString name = QString::fromStdString(info.name);
         const QString id = freshId(name);
         document().edit(tr("Open %1").arg(name), [&](SessionState& state) {
-          state.models << ModelEntry{id, path, QString::fromStdString(info.fingerprint)};
+          state.models << ModelEntry{id, path, QString::fromStdString(info.fingerprint), dtype};
           state.variants << VariantEntry{freshId(id + QStringLiteral("-fp")), tr("Full precision"), id, {}, {}};
         });
         Q_EMIT message(tr("%1: %2, %L3 parameters, %4 layers, context %5.")

@@ -29,7 +29,11 @@ FileKind detect_file_kind(const QString& path) {
   const QFileInfo info(path);
   if (!info.exists()) return FileKind::Missing;
   if (info.isDir()) {
-    return QFileInfo::exists(path + QStringLiteral("/config.json")) ? FileKind::ModelFolder : FileKind::Unknown;
+    const auto holds = [&](const char* name) {
+      return QFileInfo::exists(path + QLatin1Char('/') + QLatin1String(name));
+    };
+    return holds("config.json") || holds("snapshots") || holds("params.json") ? FileKind::ModelFolder
+                                                                              : FileKind::Unknown;
   }
   if (info.fileName() == QStringLiteral("config.json")) return FileKind::ModelFolder;
   QFile file(path);
@@ -43,6 +47,9 @@ FileKind detect_file_kind(const QString& path) {
   }
   if (head.contains("quantoscope-session")) return FileKind::Session;
   if (head.trimmed().startsWith('{')) return FileKind::Session;  // a damaged one: the reader says what is wrong
+  if (head.startsWith("GGUF") || head.startsWith("ak42") || head.startsWith("24ka")) return FileKind::ModelFile;
+  if (head.startsWith("PK\x03\x04") || head.startsWith("\x80\x02")) return FileKind::ModelFile;  // a pickle
+  if (info.suffix() == QLatin1String("safetensors") && head.size() > 8 && head[8] == '{') return FileKind::ModelFile;
   if (head.size() >= 28) {
     // hidden, intermediate, layers, heads, kv_heads, vocab (negative: separate classifier), context
     std::array<qint32, 7> header{};
@@ -51,7 +58,7 @@ FileKind detect_file_kind(const QString& path) {
     if (within(header[0], 1 << 16) && within(header[1], 1 << 18) && within(header[2], 1024) &&
         within(header[3], 1024) && within(header[4], header[3]) && header[5] != 0 && within(header[6], 1 << 24) &&
         header[0] % header[3] == 0) {
-      return FileKind::Llama2c;
+      return FileKind::ModelFile;
     }
   }
   return FileKind::Unknown;

@@ -12,10 +12,11 @@ QStringList with_recent(QStringList recent, const QString& path, int limit = 10)
 QStringList existing_files(const QStringList& recent);
 
 /// What a file or folder is, judged by its content, never by its name alone.
-enum class FileKind { Missing, Unknown, Session, ModelFolder, Llama2c, Capture, Results };
+enum class FileKind { Missing, Unknown, Session, ModelFolder, ModelFile, Capture, Results };
 
-/// Looks at folders for config.json, at files for their first bytes (HDF5 signature and the attribute `format`, JSON
-/// with the session's format field, llama2.c's seven-integer header).
+/// Looks at folders for config.json or the snapshots of a hub cache entry, at files for their first bytes (HDF5
+/// signature and the attribute `format`, JSON with the session's format field, GGUF, safetensors, llama2.c, pickles:
+/// the model reader then says what it can open).
 FileKind detect_file_kind(const QString& path);
 
 }  // namespace qs

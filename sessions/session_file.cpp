@@ -250,7 +250,9 @@ QByteArray session_to_json(const SessionState& state) {
       {"models",
        to_array<ModelEntry>(state.models,
                             [](const ModelEntry& m) {
-                              return QJsonObject{{"id", m.id}, {"path", m.path}, {"fingerprint", m.fingerprint}};
+                              QJsonObject model{{"id", m.id}, {"path", m.path}, {"fingerprint", m.fingerprint}};
+                              if (m.dtype != ModelEntry().dtype) model.insert("dtype", m.dtype);
+                              return model;
                             })},
       {"captures", to_array<CaptureEntry>(state.captures,
                                           [](const CaptureEntry& c) {
@@ -327,7 +329,8 @@ SessionState session_from_json(const QByteArray& json, const QString& source) {
   QSet<QString> model_ids, capture_ids, variant_ids;
   in.list("models", [&](const QJsonValue& value, const QString& where) {
     FieldReader entry(value, where, source);
-    const ModelEntry model{entry.text("id"), entry.text("path"), entry.text("fingerprint")};
+    const ModelEntry model{entry.text("id"), entry.text("path"), entry.text("fingerprint"),
+                           entry.text("dtype", ModelEntry().dtype)};
     entry.finish();
     refuse_twice(model_ids, model.id, where, source);
     model_ids.insert(model.id);

@@ -12,6 +12,7 @@ namespace qs {
 /// on disk: JSON with sorted keys, so that it can be diffed.
 struct ModelEntry {
   QString id, path, fingerprint;
+  QString dtype = QStringLiteral("float32");  ///< compute type: float32, bfloat16, float16
   bool operator==(const ModelEntry&) const = default;
 };
 

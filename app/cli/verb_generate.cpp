@@ -1,5 +1,6 @@
 #include "app/cli/cli.h"
 #include "app/cli/variant_options.h"
+#include "backend/evaluation/cache_memory.h"
 #include "backend/model/generate.h"
 #include "backend/tokenizer/chat_template.h"
 
@@ -105,6 +106,7 @@ void add_generate(CLI::App& app, Cli& cli) {
                      {"seconds_prefill", result.seconds_prefill},
                      {"seconds_decode", result.seconds_decode},
                      {"tokens_per_second", result.tokens_per_second()},
+                     {"memory", {{"weights_bytes", variant->weight_bytes()}, {"peak_rss", peak_resident_bytes()}}},
                      {"kv_bytes", result.cache.bytes()},
                      {"kv_bytes_dead", result.cache.bytes_dead},
                      {"kv_tokens", result.cache.tokens},

@@ -1,6 +1,7 @@
 #include <fstream>
 
 #include "app/cli/cli.h"
+#include "backend/model/module_tree.h"
 #include "backend/storage/capture_reader.h"
 #include "backend/storage/results_file.h"
 
@@ -15,8 +16,24 @@ std::string first_bytes(const std::filesystem::path& path, std::size_t count) {
   return bytes;
 }
 
-Output inspect_model_path(const std::filesystem::path& path, std::int64_t context) {
-  const ModelInfo info = inspect_model(path);
+std::string extents_text(const std::vector<std::int64_t>& shape) {
+  std::string text;
+  for (const std::int64_t extent : shape) text += (text.empty() ? "" : " x ") + std::to_string(extent);
+  return text;
+}
+
+void add_modules(const ModuleInfo& module, Table& table, Json& json) {
+  if (!module.is_tensor()) {
+    for (const ModuleInfo& child : module.children) add_modules(child, table, json);
+    return;
+  }
+  json.push_back({{"name", module.path}, {"dtype", module.dtype}, {"shape", module.shape}, {"bytes", module.bytes}});
+  table.row({module.path, module.dtype, extents_text(module.shape), bytes_text(module.bytes)});
+}
+
+Output inspect_model_path(const std::filesystem::path& path, std::int64_t context, bool modules) {
+  const ModelDescription description = describe_model(path);
+  const ModelInfo& info = description.info;
   const std::int64_t tokens = context > 0 ? context : info.max_context;
   const MemoryEstimate memory = estimate_memory(info, {}, tokens);
   Output output;
@@ -60,6 +77,15 @@ Output inspect_model_path(const std::filesystem::path& path, std::int64_t contex
                  bytes_text(memory.kv) + ", scratch " + bytes_text(memory.scratch) + "; available " +
                  bytes_text(available_memory())});
   output.text = table.text();
+  if (memory.weights > available_memory())
+    output.text +=
+        "The weights are larger than the free memory: they will be read from the file for every pass, slowly.\n";
+  if (modules) {
+    Table tensors({"tensor", "type", "shape", "stored"});
+    output.json["modules"] = Json::array();
+    add_modules(description.modules, tensors, output.json["modules"]);
+    output.text += "\n" + tensors.text();
+  }
   return output;
 }
 
@@ -91,9 +117,8 @@ Output inspect_capture(const std::filesystem::path& path) {
                                        {"shape", dataset.shape},
                                        {"axes", dataset.axes},
                                        {"bytes_stored", dataset.bytes_stored}});
-    std::string shape;
-    for (const std::int64_t extent : dataset.shape) shape += (shape.empty() ? "" : " x ") + std::to_string(extent);
-    table.row({dataset.path, dataset.dtype, shape, dataset.axes, bytes_text(dataset.bytes_stored)});
+    table.row(
+        {dataset.path, dataset.dtype, extents_text(dataset.shape), dataset.axes, bytes_text(dataset.bytes_stored)});
   }
   output.text += table.text();
   return output;
@@ -154,17 +179,19 @@ void add_inspect(CLI::App& app, Cli& cli) {
   struct Options {
     std::string path;
     std::int64_t context = 0;
+    bool modules = false;
   };
   auto options = std::make_shared<Options>();
   CLI::App* verb = app.add_subcommand("inspect", "describe a model, capture, results or session file");
   verb->add_option("PATH", options->path, "what to describe")->required();
   verb->add_option("--context", options->context, "tokens that the memory estimate is for")->check(CLI::PositiveNumber);
+  verb->add_flag("--modules", options->modules, "list every tensor of a model");
   verb->callback([&cli, options] {
     cli.work = [options](const JobContext&) {
       const std::filesystem::path path = resolve_path(options->path);
       if (!std::filesystem::exists(path)) throw Error(ErrorCode::NotFound, "There is no '" + options->path + "'.");
       if (std::filesystem::is_directory(path) || path.filename() == "config.json")
-        return inspect_model_path(path, options->context);
+        return inspect_model_path(path, options->context, options->modules);
       const std::string head = first_bytes(path, 8);
       if (head == "\x89HDF\r\n\x1a\n") {
         try {
@@ -174,7 +201,7 @@ void add_inspect(CLI::App& app, Cli& cli) {
         }
       }
       if (head.starts_with('{')) return inspect_session(path);
-      return inspect_model_path(path, options->context);
+      return inspect_model_path(path, options->context, options->modules);
     };
   });
 }

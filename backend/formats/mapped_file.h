@@ -31,6 +31,9 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+/// Tells the operating system that these bytes of a mapping are not needed for now; they are read again when touched.
+void release_pages(std::span<const std::byte> bytes);
+
 /// The whole file as text. @throws Error as MappedFile::open
 std::string read_text_file(const std::filesystem::path& path);
 

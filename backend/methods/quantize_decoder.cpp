@@ -24,15 +24,15 @@ DecoderWeights quantize_decoder(DecoderWeights weights, const WeightQuantizer& q
   for (std::int64_t i = 0; i < count; ++i) {
     job.checkpoint(i, count, "Quantizing weights");
     const LinearSlot& slot = slots[static_cast<std::size_t>(i)];
-    const DenseLinear& dense = dense_linear(**slot.op, slot.name);
+    const LinearOp& linear = **slot.op;
+    require_floating_point(linear, slot.name);
     const ActivationQuantization input = activations(slot.layer, slot.kind);
     if (quantizer.off()) {
       if (!input.off()) *slot.op = std::make_shared<QuantizedInputLinear>(*slot.op, input);
       continue;
     }
-    const WeightCodes codes = quantize_weight_codes(dense.stored_weight(), quantizer, slot.name);
-    *slot.op =
-        make_quantized_linear(codes, quantizer, dense.bias(), input, execution, dense.stored_weight().scalar_type());
+    const WeightCodes codes = quantize_weight_codes(linear.weight(), quantizer, slot.name);
+    *slot.op = make_quantized_linear(codes, quantizer, linear.bias(), input, execution, weights.compute_type);
   }
   job.checkpoint(count, count, "Quantizing weights");
   return weights;

@@ -30,10 +30,9 @@ at::Tensor scale_of(const at::Tensor& activation_absmax, const at::Tensor& weigh
 
 /// Divides the rows of what produces a channel and multiplies the columns of what reads it.
 void replace_weight(std::shared_ptr<const LinearOp>& op, const std::string& name, const at::Tensor& row_divisor,
-                    const at::Tensor& column_factor) {
-  const DenseLinear& dense = dense_linear(*op, name);
-  const at::ScalarType type = dense.stored_weight().scalar_type();
-  at::Tensor weight = dense.stored_weight().to(at::kFloat), bias = dense.bias();
+                    const at::Tensor& column_factor, at::ScalarType type) {
+  require_floating_point(*op, name);
+  at::Tensor weight = op->weight(), bias = op->bias();
   if (column_factor.defined()) weight = weight * column_factor;
   if (row_divisor.defined()) {
     weight = weight / row_divisor.unsqueeze(1);
@@ -43,7 +42,8 @@ void replace_weight(std::shared_ptr<const LinearOp>& op, const std::string& name
 }
 
 at::Tensor stored_weight(const std::shared_ptr<const LinearOp>& op, const std::string& name) {
-  return dense_linear(*op, name).stored_weight();
+  require_floating_point(*op, name);
+  return op->weight();
 }
 
 /// S3: the norm's output divided by `scale`.
@@ -81,7 +81,7 @@ class BlockSmoother {
     const at::Tensor input = calibrated_absmax(calibration_, pair_input(pair, layer_), norm.weight.numel());
     const at::Tensor scale = smoothing_scales(input, weights, options_.alpha, options_.compat_reference).scale;
     divide_norm(spec_, norm, scale);
-    for (const PairReader& reader : readers) replace_weight(*reader.op, reader.name, {}, scale);
+    for (const PairReader& reader : readers) replace_weight(*reader.op, reader.name, {}, scale, compute_type());
     for (const LinearKind kind : pair.linears) largest_.see(kind, input / scale);
   }
 
@@ -112,8 +112,8 @@ class BlockSmoother {
       const at::Tensor scale =
           smoothing_scales(input, {stored_weight(*down.op, down.name)}, options_.alpha, options_.compat_reference)
               .scale;
-      replace_weight(up_of(down.expert), linear_name(layer_, LinearKind::Up, down.expert), scale, {});
-      replace_weight(*down.op, down.name, {}, scale);
+      replace_weight(up_of(down.expert), linear_name(layer_, LinearKind::Up, down.expert), scale, {}, compute_type());
+      replace_weight(*down.op, down.name, {}, scale, compute_type());
       input = input / scale;
     }
     largest_.see(LinearKind::Down, input);
@@ -133,12 +133,14 @@ class BlockSmoother {
       const at::Tensor output_scale =
           value_scale.unsqueeze(1).expand({spec_.kv_heads, group, spec_.head_dim}).reshape({-1});
       replace_weight(block_.linear_slot(LinearKind::V), linear_name(layer_, LinearKind::V), value_scale.reshape({-1}),
-                     {});
-      replace_weight(*output.op, output.name, {}, output_scale);
+                     {}, compute_type());
+      replace_weight(*output.op, output.name, {}, output_scale, compute_type());
       input = input / output_scale;
     }
     largest_.see(LinearKind::O, input);
   }
+
+  at::ScalarType compute_type() const { return block_.input_norm.weight.scalar_type(); }
 
   const ArchitectureSpec& spec_;
   DecoderBlock& block_;

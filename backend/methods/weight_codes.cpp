@@ -102,13 +102,11 @@ std::shared_ptr<const LinearOp> make_quantized_linear(const WeightCodes& codes, 
   return linear;
 }
 
-const DenseLinear& dense_linear(const LinearOp& linear, const std::string& name) {
-  const auto* dense = dynamic_cast<const DenseLinear*>(&linear);
-  if (!dense) {
+void require_floating_point(const LinearOp& linear, const std::string& name) {
+  if (!linear.floating_point()) {
     throw Error(ErrorCode::Unsupported,
                 "'" + name + "' is quantized already; a weight method needs the model in floating point.");
   }
-  return *dense;
 }
 
 }  // namespace qs

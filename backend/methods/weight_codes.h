@@ -56,7 +56,7 @@ std::shared_ptr<const LinearOp> make_quantized_linear(const WeightCodes& codes, 
                                                       const at::Tensor& bias, const ActivationQuantization& activations,
                                                       WeightExecution execution, at::ScalarType compute_type);
 
-/// Weight and bias of a linear layer in f32 and as stored. @throws Error Unsupported when it is not in floating point
-const DenseLinear& dense_linear(const LinearOp& linear, const std::string& name);
+/// @throws Error Unsupported when the linear layer is quantized already
+void require_floating_point(const LinearOp& linear, const std::string& name);
 
 }  // namespace qs

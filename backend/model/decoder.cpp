@@ -61,7 +61,7 @@ RaggedBatch RaggedBatch::single(const std::vector<std::int64_t>& ids, std::int64
 at::Tensor embed_tokens(const ArchitectureSpec& spec, const DecoderWeights& weights, const RaggedBatch& batch) {
   const std::vector<std::int64_t> positions = positions_of(spec, batch);
   check_ids(spec, batch.ids);
-  at::Tensor hidden = weights.embedding.index_select(0, batch.ids.to(at::kLong));
+  at::Tensor hidden = weights.embedding->rows(batch.ids).to(weights.compute_type);
   // The published models round the scale to the type of the embedding first.
   if (spec.embedding_scale != 1.0)
     hidden = hidden * at::full({1}, spec.embedding_scale, hidden.options().requires_grad(false));

@@ -36,7 +36,12 @@ class LinearOp {
   virtual std::int64_t bytes() const = 0;  ///< allocated for the weight: codes, scales, bias
   virtual std::int64_t in_features() const = 0;
   virtual std::int64_t out_features() const = 0;
-  virtual bool packed() const { return false; }  ///< true when `apply` computes from codes
+  virtual bool packed() const { return false; }   ///< true when `apply` computes from codes
+  virtual at::Tensor bias() const { return {}; }  ///< [out_features] in the compute type; undefined when there is none
+  /// Whether the weight is as the checkpoint has it: what a weight method can quantize.
+  virtual bool floating_point() const { return false; }
+  /// Rows of the weight, [ids, in_features]: what an embedding gives.
+  virtual at::Tensor rows(const at::Tensor& ids) const;
 };
 
 /// A linear layer in floating point.
@@ -46,7 +51,9 @@ class DenseLinear final : public LinearOp {
   at::Tensor apply(const at::Tensor& x) const override;
   at::Tensor weight() const override;
   const at::Tensor& stored_weight() const { return weight_; }
-  const at::Tensor& bias() const { return bias_; }
+  at::Tensor bias() const override { return bias_; }
+  bool floating_point() const override { return true; }
+  at::Tensor rows(const at::Tensor& ids) const override;
   std::int64_t bytes() const override;
   std::int64_t in_features() const override;
   std::int64_t out_features() const override;
@@ -88,15 +95,16 @@ struct AttentionQuantization {
 
 /// All weights of a decoder. Copying shares tensors; a weight method returns a changed copy.
 struct DecoderWeights {
-  at::Tensor embedding;  ///< [vocab_size, embedding_width or hidden_size]
-  at::Tensor positions;  ///< [position_offset + max_context, hidden_size] when learned
+  std::shared_ptr<const LinearOp> embedding;  ///< [vocab_size, embedding_width or hidden_size]; the head when tied
+  at::Tensor positions;                       ///< [position_offset + max_context, hidden_size] when learned
   std::shared_ptr<const LinearOp> project_in, project_out;  ///< between embedding_width and hidden_size
   NormWeights final_norm;
   std::shared_ptr<const LinearOp> lm_head;
   std::vector<DecoderBlock> blocks;
   AttentionQuantization attention;
   double measured_bits = 0.0;  ///< effective bits a weight of the block linears, where the method measured them; else 0
-  std::int64_t bytes() const;  ///< allocated; tied tensors are counted once
+  at::ScalarType compute_type = at::kFloat;  ///< of activations, cache, norms and biases
+  std::int64_t bytes() const;                ///< mapped from the file or allocated; tied tensors are counted once
 };
 
 /// A linear layer of a block that weight methods may replace.

@@ -67,7 +67,7 @@ void check_cache_memory(const Variant& variant, const std::vector<Ids>& prompts,
 
 CachedAttention make_attention(const Variant& variant, std::int64_t sequences) {
   return CachedAttention(variant.model().spec(), variant.kv(), variant.weights().attention,
-                         variant.weights().embedding.scalar_type(), sequences);
+                         variant.weights().compute_type, sequences);
 }
 
 /// One text being generated.

@@ -62,8 +62,6 @@ bool half_products_work() {
 
 namespace {
 
-/// Tokens that share one pass over a weight in the kernel; more are a matrix product's business.
-constexpr std::int64_t kMaxGemvTokens = 8;
 /// Below this a second thread costs more than it brings.
 constexpr std::int64_t kMinBytesPerThread = 1 << 20;
 constexpr std::int64_t kRowBlock = 16;
@@ -75,16 +73,17 @@ std::optional<kernels::DenseType> kernel_type(const at::Tensor& weight) {
   return std::nullopt;
 }
 
-/// One or a few tokens: reads the weight once, in its own type, and sums in f32.
-at::Tensor few_token_product(const at::Tensor& x, const at::Tensor& weight, kernels::DenseType type) {
-  const std::int64_t tokens = x.size(0), in_features = weight.size(1), out_features = weight.size(0);
+}  // namespace
+
+at::Tensor few_token_product(const at::Tensor& x, const void* data, kernels::DenseType type, std::int64_t out_features,
+                             std::int64_t in_features) {
+  const std::int64_t tokens = x.size(0);
   const at::Tensor wide = x.to(at::kFloat).contiguous();
   at::Tensor y = at::empty({tokens, out_features}, at::kFloat);
   const float* input = wide.data_ptr<float>();
   float* output = y.data_ptr<float>();
-  const void* data = weight.data_ptr();
   const std::int64_t blocks = (out_features + kRowBlock - 1) / kRowBlock;
-  const std::int64_t block_bytes = kRowBlock * in_features * static_cast<std::int64_t>(weight.element_size());
+  const std::int64_t block_bytes = kRowBlock * in_features * (type == kernels::DenseType::F32 ? 4 : 2);
   const std::int64_t grain = std::max<std::int64_t>(1, kMinBytesPerThread / std::max<std::int64_t>(1, block_bytes));
   at::parallel_for(0, blocks, grain, [&](std::int64_t begin, std::int64_t end) {
     kernels::GemvArgs args;
@@ -98,20 +97,22 @@ at::Tensor few_token_product(const at::Tensor& x, const at::Tensor& weight, kern
   return y.to(x.scalar_type());
 }
 
-}  // namespace
-
 at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const auto type = kernel_type(weight);
   const bool differentiates = c10::GradMode::is_enabled() &&
                               (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad()));
   const bool few = !differentiates && x.dim() == 2 && x.size(0) > 0 && x.size(0) <= kMaxGemvTokens;
   if (few && type && weight.is_contiguous() && weight.device().is_cpu() && x.scalar_type() == weight.scalar_type()) {
-    const at::Tensor y = few_token_product(x, weight, *type);
+    const at::Tensor y = few_token_product(x, weight.data_ptr(), *type, weight.size(0), weight.size(1));
     return bias.defined() ? y + bias : y;
   }
   if (x.scalar_type() != at::kHalf || half_products_work()) return at::linear(x, weight, bias);
   return at::linear(x.to(at::kFloat), weight.to(at::kFloat), bias.defined() ? bias.to(at::kFloat) : bias).to(at::kHalf);
 }
+
+at::Tensor LinearOp::rows(const at::Tensor& ids) const { return weight().index_select(0, ids.to(at::kLong)); }
+
+at::Tensor DenseLinear::rows(const at::Tensor& ids) const { return weight_.index_select(0, ids.to(at::kLong)); }
 
 DenseLinear::DenseLinear(at::Tensor weight, at::Tensor bias) : weight_(std::move(weight)), bias_(std::move(bias)) {}
 
@@ -155,10 +156,9 @@ std::int64_t DecoderWeights::bytes() const {
     count_tensor(norm.weight);
     count_tensor(norm.bias);
   };
-  count_tensor(embedding);
   count_tensor(positions);
   count_norm(final_norm);
-  for (const auto* linear : {&project_in, &project_out, &lm_head}) count_linear(linear->get());
+  for (const auto* linear : {&embedding, &project_in, &project_out, &lm_head}) count_linear(linear->get());
   for (const DecoderBlock& block : blocks) {
     for (const NormWeights* norm : {&block.input_norm, &block.mlp_norm, &block.attention_output_norm,
                                     &block.mlp_output_norm, &block.query_norm, &block.key_norm})

@@ -17,6 +17,8 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kUnlimited = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kMaxScoreBytes = std::int64_t{4} << 24;
+/// Weights that are decoded into the compute type at once.
+constexpr std::int64_t kDecodedBytes = std::int64_t{8} << 20;
 
 std::optional<std::int64_t> number_in(const fs::path& path) {
   std::ifstream file(path);
@@ -86,16 +88,24 @@ std::int64_t available_memory() {
   return std::min({machine, free_of_control_groups(), free_address_space()});
 }
 
+std::string memory_advice(const Model& model) {
+  const std::int64_t weights = model.info().bytes, available = available_memory();
+  if (weights <= available) return {};
+  return "'" + model.info().name + "' has " + std::to_string(weights >> 20) + " MiB of weights, and only " +
+         std::to_string(available >> 20) +
+         " MiB of memory are free: they are read from the file again for every pass, block by block, which is slow.";
+}
+
 MemoryEstimate estimate_memory(const ModelInfo& info, const LoadOptions& options, std::int64_t context) {
   const std::int64_t element = compute_type_bytes(options.dtype);
   MemoryEstimate estimate;
   estimate.context = context;
-  estimate.weights = info.parameters * element;
+  estimate.weights = info.bytes;
   estimate.kv = 2 * info.layers * info.kv_heads * info.head_dim * context * element;
   const std::int64_t width =
       4 * info.hidden_size + 3 * info.intermediate_size + 2 * (info.heads + 2 * info.kv_heads) * info.head_dim;
   const std::int64_t scores = std::min(3 * kMaxScoreBytes, 3 * info.heads * context * context * 4);
-  estimate.scratch = context * width * element + context * info.vocab_size * 4 + scores;
+  estimate.scratch = context * width * element + context * info.vocab_size * 4 + scores + kDecodedBytes;
   return estimate;
 }
 

@@ -23,12 +23,11 @@ std::string mebibytes(std::int64_t bytes) {
 void check_memory(const ModelInfo& info, const LoadOptions& options) {
   const MemoryEstimate need = estimate_memory(info, options, std::min(kUsualContext, info.max_context));
   const std::int64_t available = available_memory();
-  if (need.total() <= available) return;
+  if (need.allocated() <= available) return;
   throw Error(ErrorCode::OutOfMemory,
-              "'" + info.path + "' needs about " + mebibytes(need.total()) + " in " + options.dtype + " (" +
-                  mebibytes(need.weights) + " weights, " + mebibytes(need.kv) + " cache at " +
-                  std::to_string(need.context) + " tokens, " + mebibytes(need.scratch) + " work space), but only " +
-                  mebibytes(available) +
+              "'" + info.path + "' needs about " + mebibytes(need.allocated()) + " beside its weights in " +
+                  options.dtype + " (" + mebibytes(need.kv) + " cache at " + std::to_string(need.context) +
+                  " tokens, " + mebibytes(need.scratch) + " work space), but only " + mebibytes(available) +
                   " are available. Close other programs, choose a 16-bit type, or open a smaller model.");
 }
 
@@ -56,6 +55,8 @@ Model::Model(ModelInfo info, ArchitectureSpec spec, std::shared_ptr<const Decode
       options_(std::move(options)) {}
 
 Model::~Model() = default;
+
+std::int64_t Model::weight_bytes() const { return weights_->bytes(); }
 
 const Tokenizer& Model::tokenizer() const {
   if (tokenizer_) return *tokenizer_;

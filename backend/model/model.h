@@ -40,6 +40,7 @@ class Model {
   const Tokenizer& tokenizer() const;
   bool has_tokenizer() const { return tokenizer_ != nullptr; }
   const LoadOptions& options() const { return options_; }
+  std::int64_t weight_bytes() const;  ///< of all weights, mapped from the file or allocated
 
  private:
   ModelInfo info_;
@@ -54,6 +55,9 @@ ModelInfo inspect_model(const std::filesystem::path& path);
 
 /// @param context  tokens in the cache and in one forward pass
 MemoryEstimate estimate_memory(const ModelInfo& info, const LoadOptions& options, std::int64_t context);
+
+/// What to say about a loaded model that does not fit into memory beside its cache; empty when it does.
+std::string memory_advice(const Model& model);
 
 /// Bytes that can still be allocated: the smaller of free memory and the process's limit.
 std::int64_t available_memory();

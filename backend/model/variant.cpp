@@ -75,6 +75,8 @@ VariantLabel Variant::label() const {
   return label;
 }
 
+std::int64_t Variant::weight_bytes() const { return weights_->bytes(); }
+
 double Variant::weight_bits() const {
   if (!weight_setup_) return stored_bits(model_->info().dtype);
   const auto method = make_weight_method(*weight_setup_);

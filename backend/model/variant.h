@@ -30,6 +30,7 @@ class Variant {
   const std::optional<Setup>& weight_setup() const { return weight_setup_; }
   const std::optional<Setup>& kv_setup() const { return kv_setup_; }
   VariantLabel label() const;
+  std::int64_t weight_bytes() const;  ///< of all weights, mapped from the file or allocated
   /// Effective bits a weight of the block linears: allocations where codes are kept, the formula of the method where
   /// the weights are simulated, the stored type without a setup.
   double weight_bits() const;

@@ -107,7 +107,7 @@ DecoderWeights assemble_weights(const ArchitectureSpec& spec, const WeightNames&
   };
 
   DecoderWeights weights;
-  weights.embedding = source.tensor(names.embedding, -1, -1, {spec.vocab_size, width});
+  weights.embedding = source.linear({names.embedding, {}}, false, -1, -1, spec.vocab_size, width);
   if (spec.position == PositionKind::Learned)
     weights.positions = source.tensor(names.positions, -1, -1, {spec.position_offset + spec.max_context, hidden});
   if (width != hidden) weights.project_in = source.linear(names.project_in, false, -1, -1, hidden, width);
@@ -147,7 +147,7 @@ DecoderWeights assemble_weights(const ArchitectureSpec& spec, const WeightNames&
   if (spec.final_norm) weights.final_norm = norm(names.final_norm, -1, hidden);
   if (width != hidden) weights.project_out = source.linear(names.project_out, false, -1, -1, width, hidden);
   if (spec.tied_embeddings)
-    weights.lm_head = std::make_shared<DenseLinear>(weights.embedding);
+    weights.lm_head = weights.embedding;
   else
     weights.lm_head = source.linear(names.lm_head, spec.head_bias, -1, -1, spec.vocab_size, width);
   return weights;

@@ -150,10 +150,10 @@ void write_weights(const DecoderWeights& weights, at::ScalarType type, CaptureWr
   const auto put_linear = [&](const std::string& name, const std::shared_ptr<const LinearOp>& op) {
     if (!op) return;
     put(name + ".weight", op->weight());
-    if (const auto* dense = dynamic_cast<const DenseLinear*>(op.get())) put(name + ".bias", dense->bias());
+    put(name + ".bias", op->bias());
   };
   const auto layers = static_cast<std::int64_t>(weights.blocks.size());
-  put("embed_tokens.weight", weights.embedding);
+  put("embed_tokens.weight", weights.embedding->weight());
   put("embed_positions.weight", weights.positions);
   put_linear("project_in", weights.project_in);
   for (std::int64_t layer = 0; layer < layers; ++layer) {

@@ -28,13 +28,15 @@ struct ModelInfo {
   std::int64_t kv_bytes_per_token() const { return 2 * layers * kv_heads * head_dim * 2; }
 };
 
-/// Bytes that a model is expected to need before it is loaded.
+/// Bytes that a model is expected to need before it is loaded. The weights stay mapped in their stored type: memory
+/// that the operating system can take back at any time, so only cache and scratch must fit.
 struct MemoryEstimate {
-  std::int64_t weights = 0;  ///< in the compute type
+  std::int64_t weights = 0;  ///< as stored
   std::int64_t kv = 0;       ///< full-precision cache at `context` tokens
   std::int64_t scratch = 0;  ///< activations of one forward pass
   std::int64_t context = 0;  ///< tokens
   std::int64_t total() const { return weights + kv + scratch; }
+  std::int64_t allocated() const { return kv + scratch; }
 };
 
 }  // namespace qs

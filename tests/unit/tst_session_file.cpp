@@ -48,7 +48,7 @@ class Random {
     s.notes = text();
     s.resultsPath = path();
     s.layout = text();
-    for (int i = number(0, 4); i > 0; --i) s.models << ModelEntry{QStringLiteral("m%1").arg(i), path(), text()};
+    for (int i = number(0, 4); i > 0; --i) s.models << ModelEntry{QStringLiteral("m%1").arg(i), path(), text(), text()};
     for (int i = number(0, 4); i > 0; --i) {
       s.captures << CaptureEntry{QStringLiteral("c%1").arg(i), path(), text(), path(), number(0, 100000)};
     }
@@ -134,9 +134,9 @@ class TestSessionFile : public QObject {
   void pathsBelowTheSessionAreStoredRelative() {
     QTemporaryDir folder;
     SessionState state;
-    state.models << ModelEntry{QStringLiteral("m"), folder.filePath(QStringLiteral("models/tiny")), {}}
-                 << ModelEntry{QStringLiteral("n"), QStringLiteral("sample:sample-hf"), {}}
-                 << ModelEntry{QStringLiteral("o"), QStringLiteral("/elsewhere/model"), {}};
+    state.models << ModelEntry{QStringLiteral("m"), folder.filePath(QStringLiteral("models/tiny")), {}, {}}
+                 << ModelEntry{QStringLiteral("n"), QStringLiteral("sample:sample-hf"), {}, {}}
+                 << ModelEntry{QStringLiteral("o"), QStringLiteral("/elsewhere/model"), {}, {}};
     write_session(folder.filePath(QStringLiteral("s.qsession")), state);
     QFile file(folder.filePath(QStringLiteral("s.qsession")));
     QVERIFY(file.open(QIODevice::ReadOnly));
@@ -230,7 +230,7 @@ class TestSessionFile : public QObject {
     QCOMPARE(detect_file_kind(write("c.h5", "\x89HDF\r\n\x1a\n..quantoscope-results..")), FileKind::Results);
     QCOMPARE(detect_file_kind(write("d.bin", "no model at all")), FileKind::Unknown);
     QCOMPARE(detect_file_kind(folder.filePath(QStringLiteral("nothing"))), FileKind::Missing);
-    QCOMPARE(detect_file_kind(QStringLiteral(QS_TEST_DATA "/models/stories260K/stories260K.bin")), FileKind::Llama2c);
+    QCOMPARE(detect_file_kind(QStringLiteral(QS_TEST_DATA "/models/stories260K/stories260K.bin")), FileKind::ModelFile);
     QCOMPARE(detect_file_kind(QStringLiteral(QS_TEST_DATA "/models/stories260K-hf")), FileKind::ModelFolder);
     QCOMPARE(detect_file_kind(folder.path()), FileKind::Unknown);
   }
