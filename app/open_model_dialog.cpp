@@ -16,6 +16,7 @@
 #include <QVBoxLayout>
 
 #include "app/model_forecast.h"
+#include "app/settings.h"
 #include "app/workbench.h"
 #include "backend/model/hub_cache.h"
 #include "backend/model/model.h"
@@ -134,7 +135,7 @@ void OpenModelDialog::fillList() {
   searching->setFlags(Qt::NoItemFlags);
   workbench_.jobs().compute(
       tr("List the hub cache"), QStringLiteral("openModel"), JobLane::Interactive,
-      [](const JobContext&) { return list_hub_cache(); }, this,
+      [](const JobContext&) { return hub_models(); }, this,
       [this, hub, searching, add](const std::vector<HubModel>& models) {
         delete searching;
         for (const HubModel& model : models) {

@@ -73,8 +73,7 @@ void VariantDialog::showMethod() {
   QString text = QString::fromStdString(info.summary);
   if (!info.citation.empty()) text += QStringLiteral("\n") + QString::fromStdString(info.citation);
   if (info.needs_calibration && info.family == MethodFamily::Kv) {
-    text +=
-        QStringLiteral("\n") + tr("Learns from the bundled sample text when it is first used, if it needs to.");
+    text += QStringLiteral("\n") + tr("Learns from the bundled sample text when it is first used, if it needs to.");
   } else if (info.needs_calibration && info.calibration_need == CalibrationNeed::TokenWindows) {
     text += QStringLiteral("\n") + tr("Calibrates on the text of a capture of this model.");
   } else if (info.needs_calibration) {

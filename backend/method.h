@@ -41,6 +41,9 @@ struct CacheShape {
   std::int64_t layer = 0, layers = 1;
 };
 
+/// Shape and attention rules of one layer's cache.
+CacheShape cache_shape(const ArchitectureSpec& spec, std::int64_t layer = 0);
+
 /// The live cache of one layer of one sequence (KV specification, section 2).
 class KvCache {
  public:

@@ -32,9 +32,9 @@ TokensView::Token token_of(const Tokenizer& tokenizer, std::int64_t id) {
 
 QVector<TokensView::Template> known_templates() {
   QVector<TokensView::Template> known;
-  for (const ChatKind kind : chat_kinds()) {
+  for (const ChatKind kind : all_chat_kinds()) {
     if (kind == ChatKind::Raw || kind == ChatKind::Custom) continue;
-    known.append({QLatin1String(chat_kind_id(kind)), QLatin1String(chat_kind_title(kind))});
+    known.append({QLatin1String(chat_kind_id(kind)), QLatin1String(chat_kind_name(kind))});
   }
   return known;
 }
@@ -60,7 +60,8 @@ Shown inspect(const std::filesystem::path& path, const TokensView::Request& requ
     return shown;
   }
   ChatTemplateChoice choice;
-  choice.kind = request.chatTemplate.toStdString();
+  choice.automatic = request.chatTemplate == shown.detected;
+  chat_kind_from_id(request.chatTemplate.toStdString(), choice.kind);
   const ChatFormat format = choose_chat_format(tokenizer->chat_template(), choice);
   const RenderedPrompt prompt = render_prompt(*tokenizer, format, request.system.toStdString(), text);
   shown.rendered = QString::fromStdString(prompt.text);

@@ -291,12 +291,13 @@ class GgufParser {
     if (rank > kMaxRank)
       refuse(what + " has " + std::to_string(rank) + " dimensions (byte " + std::to_string(at_ - 4) + "); at most " +
              std::to_string(kMaxRank) + " are allowed.");
-    std::uint64_t elements = 1;
+    std::uint64_t elements = 1, reach = 1;  // reach: as if no extent were zero, so that no partial product overflows
     for (std::uint32_t i = 0; i < rank; ++i) {
       const auto extent = number<std::uint64_t>("the shape of " + what);
-      if (__builtin_mul_overflow(elements, extent, &elements) || extent > static_cast<std::uint64_t>(INT64_MAX) ||
-          elements > static_cast<std::uint64_t>(INT64_MAX))
+      if (__builtin_mul_overflow(reach, std::max<std::uint64_t>(extent, 1), &reach) ||
+          reach > static_cast<std::uint64_t>(INT64_MAX))
         refuse("the shape of " + what + " at byte " + std::to_string(at_ - 8) + " is too large for any file.");
+      elements *= extent;
       entry.tensor.shape.insert(entry.tensor.shape.begin(), static_cast<std::int64_t>(extent));
     }
     entry.tensor.type = tensor_type(what);

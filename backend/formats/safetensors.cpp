@@ -61,10 +61,14 @@ StoredTensor read_entry(const std::string& path, const std::string& name, const 
                     "'; known are F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL, F8_E4M3 and F8_E5M2.");
   tensor.type = *type;
   auto need = static_cast<std::uint64_t>(stored_type_bytes(*type));
+  std::uint64_t reach = need;
   for (const Json& extent : shape) {
     const std::uint64_t size = unsigned_field(path, name, "shape", extent);
-    if (size > static_cast<std::uint64_t>(INT64_MAX) || __builtin_mul_overflow(need, size, &need))
+    // As if no extent were zero, so that no partial product overflows.
+    if (__builtin_mul_overflow(reach, std::max<std::uint64_t>(size, 1), &reach) ||
+        reach > static_cast<std::uint64_t>(INT64_MAX))
       refuse(path, "shape of tensor '" + name + "' is too large for any file.");
+    need *= size;
     tensor.shape.push_back(static_cast<std::int64_t>(size));
   }
   range = {unsigned_field(path, name, "data_offsets", offsets[0]),

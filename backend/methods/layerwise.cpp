@@ -239,10 +239,11 @@ class Engine {
     if (quantizer_.wants_hessian()) run_windows(block, layer, &sums, job.part(0.0, 0.5));
     std::vector<LinearTask> tasks;
     for (const std::size_t i : chosen) {
-      const DenseLinear& dense = dense_linear(**slots[i].op, slots[i].name);
+      const LinearOp& linear = **slots[i].op;
+      require_floating_point(linear, slots[i].name);
       const HessianSum* inputs = sums.sum(slots[i].name);
-      if (!inputs && quantizer_.wants_hessian()) inputs = &nothing(dense.in_features());
-      tasks.push_back({slots[i].name, dense.stored_weight(), inputs});
+      if (!inputs && quantizer_.wants_hessian()) inputs = &nothing(linear.in_features());
+      tasks.push_back({slots[i].name, linear.weight(), inputs});
     }
     if (layer == 0 && !tuned_) {
       quantizer_.tune(tasks, job.part(0.5, 0.6));
@@ -267,10 +268,10 @@ class Engine {
 
   std::shared_ptr<const LinearOp> simulated(const LinearArtifact& artifact, const LinearOp& original,
                                             const std::string& name) const {
-    const DenseLinear& dense = dense_linear(original, name);
+    require_floating_point(original, name);
     auto linear =
-        quantizer_.make_linear(artifact, dense.bias(), WeightExecution::Simulated, dense.stored_weight().scalar_type());
-    check_shape(*linear, dense, name);
+        quantizer_.make_linear(artifact, original.bias(), WeightExecution::Simulated, weights_.compute_type);
+    check_shape(*linear, original, name);
     return linear;
   }
 
@@ -294,13 +295,13 @@ class Engine {
     DecoderBlock runs = block;
     const std::vector<LinearSlot> running = linear_slots(runs, layer), kept = linear_slots(block, layer);
     for (std::size_t i = 0; i < kept.size(); ++i) {
-      const DenseLinear& dense = dense_linear(**kept[i].op, kept[i].name);
-      const at::Tensor bias = dense.bias();
-      const at::ScalarType type = dense.stored_weight().scalar_type();
-      const double size = static_cast<double>(dense.in_features()) * static_cast<double>(dense.out_features());
+      const std::shared_ptr<const LinearOp> original = *kept[i].op;
+      const at::Tensor bias = original->bias();
+      const at::ScalarType type = weights_.compute_type;
+      const double size = static_cast<double>(original->in_features()) * static_cast<double>(original->out_features());
       bits_ += artifacts[i].progress.effective_bits * size;
       elements_ += size;
-      *running[i].op = simulated(artifacts[i], dense, kept[i].name);
+      *running[i].op = simulated(artifacts[i], *original, kept[i].name);
       *kept[i].op = context_.execution == WeightExecution::Packed
                         ? quantizer_.make_linear(artifacts[i], bias, WeightExecution::Packed, type)
                         : *running[i].op;
@@ -360,7 +361,7 @@ WeightForecast forecast_layerwise(const Model& model, const LinearQuantizer& qua
   WeightForecast need;
   DecoderWeights weights = context.weights ? *context.weights : model.weights();
   const std::int64_t tokens = static_cast<std::int64_t>(context.windows->windows.size()) * context.windows->seqlen;
-  const auto element = static_cast<std::int64_t>(weights.embedding.element_size());
+  const auto element = static_cast<std::int64_t>(c10::elementSize(weights.compute_type));
   need.hidden_bytes = 2 * tokens /
                           std::max<std::int64_t>(1, static_cast<std::int64_t>(context.windows->windows.size())) *
                           model.info().hidden_size * element +

@@ -22,20 +22,17 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kFormat = "quantoscope-layerwise-1";
-constexpr std::int64_t kSampleBytes = 4096;
 
-/// Ends of the weights of the first and the last block: enough to tell a smoothed model from the plain one.
+/// First and last rows of the weights of the first and the last block: enough to tell a smoothed model from the plain one.
 std::string sample_of_weights(const DecoderWeights& weights) {
   Sha256 hash;
   DecoderWeights copy = weights;
   for (DecoderBlock* block : {&copy.blocks.front(), &copy.blocks.back()}) {
     for (const LinearSlot& slot : linear_slots(*block, 0)) {
-      const at::Tensor weight = dense_linear(**slot.op, slot.name).stored_weight().contiguous();
-      const auto bytes = static_cast<std::int64_t>(weight.nbytes());
-      const auto* const data = static_cast<const std::byte*>(weight.data_ptr());
-      const std::int64_t part = std::min(kSampleBytes, bytes);
-      hash.update({data, static_cast<std::size_t>(part)});
-      hash.update({data + (bytes - part), static_cast<std::size_t>(part)});
+      require_floating_point(**slot.op, slot.name);
+      const std::int64_t last = (*slot.op)->out_features() - 1;
+      const at::Tensor ends = (*slot.op)->rows(at::tensor({std::int64_t{0}, last}, at::kLong)).to(at::kFloat).contiguous();
+      hash.update({static_cast<const std::byte*>(ends.data_ptr()), static_cast<std::size_t>(ends.nbytes())});
     }
   }
   return hash.hex();

@@ -57,6 +57,7 @@ class QaqCache final : public StoreCache {
     newest_key_.append(key, 1);
     newest_value_.append(value, 1);
     weights_.first_token = keys_.tokens();
+    weights_.weights.clear();
   }
 
   AttentionWeights* wanted_weights() override { return settings_.use_attentions ? &weights_ : nullptr; }
@@ -114,10 +115,15 @@ class QaqCache final : public StoreCache {
     return {paid.data_ptr<float>(), paid.data_ptr<float>() + paid.numel()};
   }
 
-  /// Adds the attention of this step to the maxima of the tokens that wait.
+  /// Adds the attention of this step to the maxima of the tokens that wait. A step whose weights went elsewhere (token
+  /// selection around this cache) is unknown: then the largest width.
   void count_step() {
     const std::int64_t kv_heads = shape().kv_heads, group = shape().heads / kv_heads;
     const auto waiting = static_cast<std::int64_t>(recent_.size()) / kv_heads, stride = waiting + 1;
+    if (static_cast<std::int64_t>(weights_.weights.size()) != shape().heads * stride) {
+      std::fill(recent_.begin(), recent_.end(), std::numeric_limits<float>::infinity());
+      return;
+    }
     for (std::int64_t head = 0; head < shape().heads; ++head) {
       for (std::int64_t t = 0; t < waiting; ++t) {
         float& largest = recent_[static_cast<std::size_t>(t * kv_heads + head / group)];

@@ -280,6 +280,9 @@ KvMethodEntry scope_method() {
         return std::make_unique<Scope>(params);
       },
       nullptr,
+      nullptr,
+      nullptr,
+      nullptr,
       make_scope_behind};
 }
 

@@ -78,7 +78,7 @@ void ScopeCache::prefill(const at::Tensor& key, const at::Tensor& value) {
                     " tokens needs the prompt's queries, which are not known here. Capture them too, or use "
                     "prefill=allkv or prefill=streaming.");
   const at::Tensor selected = select_prompt(options_, query_, key, shape_);
-  query_ = {};
+  query_ = at::Tensor();
   for (std::int64_t h = 0; h < shape_.kv_heads; ++h) {
     Head& head = heads_[static_cast<std::size_t>(h)];
     at::Tensor head_key = key.narrow(0, h, 1), head_value = value.narrow(0, h, 1);

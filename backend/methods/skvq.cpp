@@ -63,7 +63,7 @@ at::Tensor accumulated_attention(const at::Tensor& query, const at::Tensor& key,
     at::Tensor hidden = past < 0;
     if (shape.sliding_window > 0) hidden = at::logical_or(hidden, past >= shape.sliding_window);
     scores.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
-    sums.narrow(0, 0, seen).add_(at::softmax(scores, -1).to(at::kDouble).sum({0, 1}));
+    sums.narrow(0, 0, seen).add_(at::softmax(scores, -1).to(at::kDouble).sum(at::IntArrayRef{0, 1}));
   }
   return sums;
 }

@@ -243,7 +243,7 @@ ChannelGroups cluster_channels(const ChannelStatistics& statistics, ChannelStati
   } else if (statistic == ChannelStatistic::AbsMax) {
     features = at::maximum(statistics.least.abs(), statistics.most.abs()).unsqueeze(1);
   } else {
-    features = statistics.histogram / statistics.histogram.sum(1, true).clamp_min(1.0);
+    features = statistics.histogram / statistics.histogram.sum(at::IntArrayRef{1}, true).clamp_min(1.0);
   }
   features = features.to(at::kDouble).contiguous();
   const double* const first = features.data_ptr<double>();

@@ -34,6 +34,8 @@ at::ScalarType scalar_type(const StoredTensor& tensor) {
     case StoredType::F8E4M3:
     case StoredType::F8E5M2:
       return at::kByte;
+    default:
+      break;
   }
   throw Error(ErrorCode::Unsupported, "Tensor '" + tensor.name + "' has an element type that is not known here.");
 }

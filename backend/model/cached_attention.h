@@ -12,9 +12,6 @@ namespace qs {
 
 class Model;
 
-/// Shape and attention rules of one layer's cache.
-CacheShape cache_shape(const ArchitectureSpec& spec, std::int64_t layer = 0);
-
 /// Attention through live KV caches, one per layer and sequence. The first call of a sequence (position 0) attends to
 /// the original keys and values of the whole prompt and then stores them; later tokens go through
 /// KvCache::append_and_attend, in the method's own order of events. Keys are given in the method's key domain.

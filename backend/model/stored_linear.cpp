@@ -68,14 +68,12 @@ StoredRows::StoredRows(std::shared_ptr<const TensorTable> table, const StoredTen
   rows_ = rows.empty() ? tensor.rows() : static_cast<std::int64_t>(rows.size());
   row_bytes_ = columns_ * stored_type_bytes(tensor.type);
   bytes_ = tensor.rows() > 0 ? static_cast<std::int64_t>(tensor.bytes.size()) * rows_ / tensor.rows() : 0;
-  tensor_.row_order = nullptr;
-  if (rows.empty() && !tensor.row_order) {
+  if (rows.empty()) {
     runs_.push_back({0, 0, rows_});
     return;
   }
   for (std::int64_t i = 0; i < rows_; ++i) {
-    std::int64_t stored = rows.empty() ? i : rows[static_cast<std::size_t>(i)];
-    if (tensor.row_order) stored = (*tensor.row_order)[static_cast<std::size_t>(stored)];
+    const std::int64_t stored = rows[static_cast<std::size_t>(i)];
     if (!runs_.empty() && runs_.back().stored + runs_.back().count == stored) {
       ++runs_.back().count;
     } else {

@@ -33,7 +33,7 @@ class StoredRows {
     std::int64_t begin = 0, stored = 0, count = 0;  ///< our rows [begin, begin + count) are stored from `stored` on
   };
   std::shared_ptr<const TensorTable> table_;
-  StoredTensor tensor_;  ///< without its row order, which runs_ follow
+  StoredTensor tensor_;
   std::int64_t rows_ = 0, columns_ = 0, bytes_ = 0;
   std::int64_t row_bytes_ = 0;  ///< where elements lie one by one
   std::vector<Run> runs_;

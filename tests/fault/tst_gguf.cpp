@@ -176,6 +176,9 @@ class TestGguf : public QObject {
     file.tensor("t", 0, {std::int64_t{1} << 40, std::int64_t{1} << 40}, zeros(4));
     row("shape overflows", file.bytes(), "too large");
     file = {};
+    file.tensor("t", 0, {std::int64_t{1} << 40, std::int64_t{1} << 40, 0}, "");
+    row("shape overflows but for a zero", file.bytes(), "too large");
+    file = {};
     file.tensor("t", 0, {-1}, zeros(4));
     row("negative extent", file.bytes(), "too large");
     file = {};

@@ -94,6 +94,8 @@ class TestSafetensors : public QObject {
     row("negative extent", file_of("{\"a\":" + entry("F32", "[-2]", "[0,8]") + "}", 8), "whole number");
     row("shape overflows", file_of("{\"a\":" + entry("F32", "[4294967296,4294967296,4]", "[0,8]") + "}", 8),
         "too large");
+    row("shape overflows but for a zero",
+        file_of("{\"a\":" + entry("F32", "[0,4294967296,4294967296]", "[0,0]") + "}", 0), "too large");
     row("shape against size", file_of("{\"a\":" + entry("F32", "[3]", "[0,8]") + "}", 8), "needs 12 bytes");
     row("reversed offsets", file_of("{\"a\":" + entry("F32", "[2]", "[8,0]") + "}", 8), "before it begins");
     row("offset beyond the end", file_of("{\"a\":" + entry("F32", "[2]", "[4,12]") + "}", 8), "truncated");

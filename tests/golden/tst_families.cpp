@@ -267,9 +267,9 @@ class TestFamilies : public QObject {
     const RaggedBatch batch = RaggedBatch::single({5, 9, 4, 31, 7, 6, 12, 80, 3, 11});
     FullPrecisionWindow attention;
     DecoderWeights weights = family.model->weights();
-    const at::Tensor embedding = weights.embedding.clone();
+    const at::Tensor embedding = weights.embedding->weight();
     const auto loss_at = [&](const at::Tensor& values) {
-      weights.embedding = values;
+      weights.embedding = std::make_shared<const DenseLinear>(values);
       return forward_with_gradients(family.model->spec(), weights, batch, attention, LogitRows::All, nullptr, {})
           .to(at::kDouble)
           .log_softmax(-1)

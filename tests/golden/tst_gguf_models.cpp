@@ -4,7 +4,6 @@
 
 #include "backend/formats/gguf.h"
 #include "backend/formats/safetensors.h"
-#include "backend/model/cached_attention.h"
 #include "backend/model/decoder.h"
 #include "backend/model/model.h"
 #include "backend/types/error.h"
@@ -47,11 +46,11 @@ class TestGgufModels : public QObject {
     QCOMPARE(model->info().architecture, family.model->info().architecture);
     QCOMPARE(model->info().parameters, family.model->info().parameters);
     std::vector<std::int64_t> ids = family.ids();
-    at::Tensor expected = family.at("logits");
-    if (static_cast<std::int64_t>(ids.size()) > model->info().max_context) {
-      ids.resize(static_cast<std::size_t>(model->info().max_context));
-      expected = expected.narrow(0, 0, model->info().max_context);
-    }
+    // llama.cpp keeps no window of Qwen 2; the case has one of 8 tokens.
+    const std::int64_t tokens = std::min({static_cast<std::int64_t>(ids.size()), model->info().max_context,
+                                          name == "qwen2" ? std::int64_t{8} : std::int64_t{1000}});
+    ids.resize(static_cast<std::size_t>(tokens));
+    const at::Tensor expected = family.at("logits").narrow(0, 0, tokens);
     const double difference = largest_difference(logits(*model, ids), expected);
     QVERIFY2(difference < 1e-4, qPrintable(QString::number(difference)));
   }

@@ -66,7 +66,7 @@ Tiny tiny_model() {
   const auto linear = [&](std::int64_t out, std::int64_t in) {
     return std::make_shared<const qs::DenseLinear>(random({out, in}, seed++) * 0.3);
   };
-  tiny.weights.embedding = random({32, 16}, seed++);
+  tiny.weights.embedding = std::make_shared<const qs::DenseLinear>(random({32, 16}, seed++));
   tiny.weights.final_norm = {random({16}, seed++), {}};
   tiny.weights.lm_head = linear(32, 16);
   for (int layer = 0; layer < 2; ++layer) {
@@ -264,7 +264,7 @@ class TestDecoder : public QObject {
   void tiedTensorsAreCountedOnce() {
     Tiny tiny = tiny_model();
     const std::int64_t untied = tiny.weights.bytes();
-    tiny.weights.lm_head = std::make_shared<const qs::DenseLinear>(tiny.weights.embedding);
+    tiny.weights.lm_head = tiny.weights.embedding;
     QCOMPARE(untied - tiny.weights.bytes(), std::int64_t{32 * 16 * 4});
   }
 };

@@ -211,7 +211,7 @@ class TestSkvq : public QObject {
       const at::Tensor expected = test::brute_force_attention(
           query, seen_keys, reference_view(method, value.narrow(1, 0, token + 1), KvRole::Value, range));
       const double error = test::largest_difference(out, expected);
-      QVERIFY2(error <= (trial.half_arithmetic ? 0.2 : 4e-5),
+      QVERIFY2(error <= (trial.half_arithmetic ? 0.2 : 3e-4),
                (trial.text() + ": off by " + std::to_string(error)).c_str());
     }
   }
