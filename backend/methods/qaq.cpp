@@ -25,7 +25,7 @@ bool flag_param(const ParamSet& params, const std::string& key) { return std::ge
 /// [kv_heads, tokens, head_dim] as vectors of the level.
 at::Tensor as_vectors(const at::Tensor& x, QaqLevel level) {
   if (level == QaqLevel::Head) return x.reshape({-1, x.size(2)}).contiguous();
-  return x.transpose(0, 1).reshape({x.size(1), -1}).contiguous();
+  return x.transpose(0, 1).reshape({x.size(1), x.size(0) * x.size(2)}).contiguous();
 }
 
 at::Tensor from_vectors(const at::Tensor& vectors, at::IntArrayRef shape, QaqLevel level) {

@@ -106,7 +106,8 @@ UnigramModel::UnigramModel(const nlohmann::json& model, const std::string& where
 void UnigramModel::encode(std::string_view word, std::vector<std::int64_t>& ids) const {
   bool after_unknown = false;
   for (const auto& token : lattice_->best(word)) {
-    const bool unknown = token.id == unk_id_;
+    // The unknown piece's own text, written out, is a piece like any other.
+    const bool unknown = token.id == unk_id_ && !vocabulary_.contains(std::string(word.substr(token.begin, token.length)));
     if (!unknown) {
       ids.push_back(token.id);
     } else if (byte_fallback_) {
