@@ -68,8 +68,7 @@ ArchitectureSpec read_gemma3(ConfigReader& reader, const char* architecture) {
   ArchitectureSpec spec = read_common(reader, architecture);
   spec.query_key_norm = true;
   read_later(reader, spec, 0.0, 0.0);
-  std::int64_t period = reader.positive_or("sliding_window_pattern", 6, kMaxExtent);
-  if (reader.has("_sliding_window_pattern")) period = reader.positive("_sliding_window_pattern", kMaxExtent);
+  const std::int64_t period = reader.positive_or("sliding_window_pattern", 6, kMaxExtent);
   read_sliding_layers(reader, spec, &all_but_last, period);
   spec.rope = read_rope(reader, spec, {.theta = 1e6, .layer_type = "full_attention", .linear_extends = false});
   // Older files scale only the full layers and give the sliding ones a base frequency of their own.

@@ -90,7 +90,8 @@ class TestFamilyConfigs : public QObject {
     QFETCH(int, code);
     QFETCH(QString, says);
     json config = json::parse(qs::test::read_all(family(name) / "config.json"));
-    for (const auto& [key, value] : json::parse(change.toStdString()).items()) config[key] = value;
+    const json changes = json::parse(change.toStdString());
+    for (const auto& [key, value] : changes.items()) config[key] = value;
     expect(config, name, static_cast<ErrorCode>(code), says);
   }
 
