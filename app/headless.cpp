@@ -15,6 +15,7 @@
 #include "app/sample_start.h"
 #include "app/theme.h"
 #include "app/view_area.h"
+#include "app/view_factory.h"
 #include "app/workbench.h"
 #include "backend/types/error.h"
 #include "sessions/session_document.h"
@@ -225,6 +226,7 @@ int run_screenshots(const QString& folder, QSize size) {
   }
   QElapsedTimer clock;
   clock.start();
+  for (const ViewType& type : view_types()) window.openView(type.id);
   int failed = 0;
   for (ViewBase* view : window.area().views()) {
     window.area().activate(view);
@@ -238,7 +240,7 @@ int run_screenshots(const QString& folder, QSize size) {
     if (!window.grab().save(path)) ++failed;
     say(QStringLiteral("%1  after %2 ms").arg(path).arg(clock.elapsed()));
   }
-  for (const char* id : {"edit.preferences", "capture.kv", "quantize.new", "compare.evaluate", "help.about"}) {
+  for (const char* id : {"file.open_folder", "edit.preferences", "capture.kv", "quantize.new", "compare.evaluate", "help.about"}) {
     const QString action = QLatin1String(id), path = QDir(folder).filePath(action + tag);
     if (grab_dialog(window, action, path))
       say(path);
