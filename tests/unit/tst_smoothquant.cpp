@@ -37,6 +37,13 @@ at::Tensor logits_of(const DecoderWeights& weights) {
                  {});
 }
 
+WeightContext context(const Calibration* maxima, WeightExecution execution) {
+  WeightContext result;
+  result.calibration = maxima;
+  result.execution = execution;
+  return result;
+}
+
 std::unique_ptr<WeightMethod> method(const std::string& params) {
   return make_weight_method(*parse_weight_setup("smoothquant:" + params));
 }
@@ -100,7 +107,7 @@ class TestSmoothQuant : public QObject {
     for (const char* params : {"alpha=0.5", "quantizer=absmax", "quantizer=absmax,level=O1",
                                "quantizer=absmax,level=O2", "quantizer=absmax,level=O3", "extended=true"}) {
       const DecoderWeights quantized =
-          method(params)->apply(*small_model(), &calibration(), WeightExecution::Simulated, {});
+          method(params)->apply(*small_model(), context(&calibration(), WeightExecution::Simulated), {});
       const double error = relative(logits_of(quantized), logits_of(small_model()->weights()));
       QVERIFY2(error > 0.0 && error < 0.2, qPrintable(QString("%1: %2").arg(params).arg(error)));
     }
@@ -109,9 +116,9 @@ class TestSmoothQuant : public QObject {
   void packedEqualsSimulated() {
     for (const char* params : {"alpha=0.5", "quantizer=absmax", "bits_w=4,bits_a=8"}) {
       const at::Tensor simulated =
-          logits_of(method(params)->apply(*small_model(), &calibration(), WeightExecution::Simulated, {}));
+          logits_of(method(params)->apply(*small_model(), context(&calibration(), WeightExecution::Simulated), {}));
       const at::Tensor packed =
-          logits_of(method(params)->apply(*small_model(), &calibration(), WeightExecution::Packed, {}));
+          logits_of(method(params)->apply(*small_model(), context(&calibration(), WeightExecution::Packed), {}));
       // A last-digit difference in front of a rounding step moves single activations by one step of 1/255 of their
       // range.
       const double error = relative(packed, simulated);
@@ -120,16 +127,16 @@ class TestSmoothQuant : public QObject {
   }
 
   void missingCalibrationIsExplained() {
-    const std::string message =
-        message_of([] { method("alpha=0.5")->apply(*small_model(), nullptr, WeightExecution::Simulated, {}); });
+    const std::string message = message_of(
+        [] { method("alpha=0.5")->apply(*small_model(), context(nullptr, WeightExecution::Simulated), {}); });
     QVERIFY(message.find("activation maxima") != std::string::npos);
   }
 
   void calibrationOfAnotherWidthIsRefused() {
     Calibration other = calibration();
     other.activation_absmax["layers.0.self_attn.q_proj"] = at::ones({10});
-    const std::string message =
-        message_of([&] { method("alpha=0.5")->apply(*small_model(), &other, WeightExecution::Simulated, {}); });
+    const std::string message = message_of(
+        [&] { method("alpha=0.5")->apply(*small_model(), context(&other, WeightExecution::Simulated), {}); });
     QVERIFY(message.find("layers.0.self_attn.q_proj") != std::string::npos);
   }
 
