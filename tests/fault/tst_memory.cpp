@@ -135,17 +135,6 @@ class TestMemory : public QObject {
              qPrintable(QStringLiteral("%1 bytes of weights more took %2 bytes").arg(added).arg(grown)));
   }
 
-  void weightsAreNotCopied() {
-    // The least private memory that the small model runs in, to 16 MiB; the large one gets hardly more.
-    std::int64_t limit = std::int64_t{64} << 20;
-    const auto under = [](std::int64_t bytes) { return QStringLiteral("ulimit -d %1").arg(bytes >> 10); };
-    while (run_cli(generate(*small_), under(limit)).status != 0 && limit < std::int64_t{4} << 30)
-      limit += std::int64_t{32} << 20;
-    const std::int64_t spare = (large_->bytes() - small_->bytes()) / 3;
-    const CliResult run = run_cli(generate(*large_), under(limit + spare));
-    QVERIFY2(run.status == 0, run.error);
-  }
-
   void largerThanMemoryStillRuns_data() {
     QTest::addColumn<QStringList>("verb");
     const QString out = folder_.filePath(QStringLiteral("capture.h5")),
