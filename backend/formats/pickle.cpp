@@ -10,12 +10,20 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr unsigned char kProtocol = 0x80;  // opcode in front of every pickle since protocol 2
+constexpr const char* kTrainingState[] = {"training_args", "optimizer", "scheduler", "rng_state", "scaler"};
 
 /// For a shell.
 std::string quoted(const std::string& text) {
   std::string result = "'";
   for (const char c : text) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return result + "'";
+}
+
+/// What training leaves beside the weights.
+bool is_training_state(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return std::any_of(std::begin(kTrainingState), std::end(kTrainingState),
+                     [&](const char* start) { return name.starts_with(start); });
 }
 
 bool is_original_llama(const fs::path& path) { return path.filename().string().starts_with("consolidated."); }
@@ -38,7 +46,7 @@ std::vector<fs::path> pickles_in(const fs::path& folder) {
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
     const std::string extension = at->path().extension().string();
     if (extension != ".bin" && extension != ".pt" && extension != ".pth" && extension != ".ckpt") continue;
-    if (is_pickle(at->path())) found.push_back(at->path());
+    if (!is_training_state(at->path()) && is_pickle(at->path())) found.push_back(at->path());
   }
   std::sort(found.begin(), found.end());
   return found;

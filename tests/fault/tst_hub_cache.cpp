@@ -1,9 +1,11 @@
+#include <QJsonArray>
 #include <QtTest>
 
 #include "backend/model/hub_cache.h"
-#include "backend/model/model_source.h"
+#include "backend/model/model.h"
 #include "backend/types/error.h"
 #include "tests/support/model_files.h"
+#include "tests/support/run_cli.h"
 
 namespace fs = std::filesystem;
 using qs::test::TinyModel;
@@ -50,9 +52,24 @@ class TestHubCache : public QObject {
     for (const qs::HubModel& model : models) QVERIFY2(model.can_open, model.why_not.c_str());
     QCOMPARE(models[3].bytes, static_cast<std::int64_t>(fs::file_size(models[3].path / "model.safetensors")));
     QCOMPARE(models[2].bytes, 5);
-    QCOMPARE(qs::open_model(models[3].path).spec.layers, 2);
-    QCOMPARE(qs::open_model(cache_ / "models--org--tiny").info.path, models[3].path.string());
-    QCOMPARE(qs::open_model(models[0].path).spec.layers, 2);
+    QCOMPARE(qs::inspect_model(models[3].path).layers, 2);
+    QCOMPARE(qs::inspect_model(cache_ / "models--org--tiny").path, models[3].path.string());
+    QCOMPARE(qs::inspect_model(models[0].path).layers, 2);
+  }
+
+  void theCommandLineListsThem() {
+    TinyModel().write(snapshot("models--org--tiny", "1"));
+    snapshot("models--org--empty", "1");
+    const QString cache = QString::fromStdString(cache_.string());
+    const CliResult listed = run_cli({"models", "--cache", cache, "--json"});
+    QVERIFY2(listed.status == 0, listed.error);
+    const QJsonArray models = listed.json()["models"].toArray();
+    QCOMPARE(models.size(), 2);
+    QCOMPARE(models[0]["name"].toString(), QStringLiteral("org/empty"));
+    QVERIFY(!models[0]["can_open"].toBool() && !models[0]["why_not"].toString().isEmpty());
+    QVERIFY(models[1]["can_open"].toBool());
+    QVERIFY(run_cli({"models", "--cache", cache}).out.contains("org/tiny"));
+    QCOMPARE(run_cli({"models", "--cache", cache + "/none"}).status, 1);
   }
 
   void theListFollowsLinksAsTheHubMakesThem() {

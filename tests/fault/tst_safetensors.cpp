@@ -231,6 +231,9 @@ class TestSafetensors : public QObject {
     expect(read, qs::ErrorCode::NotFound, "pytorch_model-00002-of-00002.bin'");
     std::filesystem::remove(folder() / "pytorch_model-00001-of-00002.bin");
     std::filesystem::remove(folder() / "pytorch_model-00002-of-00002.bin");
+    write_all(folder() / "training_args.bin", zip);
+    write_all(folder() / "optimizer.pt", zip);
+    QVERIFY(qs::pickles_in(folder()).empty());
     write_all(folder() / "consolidated.00.pth", std::string("\x80\x02\x8a\x0a", 4));
     expect(read, qs::ErrorCode::NotFound, "convert_llama_weights_to_hf --input_dir '");
   }
