@@ -14,6 +14,7 @@
 #include "backend/model/model.h"
 #include "backend/storage/capture.h"
 #include "backend/storage/capture_reader.h"
+#include "backend/storage/hdf5_handle.h"
 #include "backend/storage/hdf5_thread.h"
 #include "backend/storage/results_file.h"
 #include "backend/types/error.h"
@@ -42,6 +43,11 @@ void set_int(hid_t file, const char* name, std::int64_t value) {
   const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
   H5Awrite(attribute, H5T_NATIVE_INT64, &value);
   H5Aclose(attribute);
+}
+
+void set_text(hid_t file, const char* name, const std::string& value) {
+  H5Adelete(file, name);
+  hdf5::set_attribute(file, name, value);
 }
 
 /// Files may not grow beyond `bytes` while this lives: what a full disk looks like to the writer.
@@ -117,6 +123,20 @@ class TstCaptureFiles : public QObject {
     expect([&] { read_results(at("whole.h5")); }, ErrorCode::BadFormat, "no results file");
     expect([&] { read_results(at("text.h5")); }, ErrorCode::BadFormat, "text.h5");
     expect([&] { read_results(at("missing.h5")); }, ErrorCode::NotFound, "missing.h5");
+  }
+
+  void theAttentionOfTheLayersIsOptionalButChecked() {
+    // Files of earlier versions have a base frequency only.
+    const CaptureInfo old = CaptureReader::open(changed([](hid_t f) { H5Adelete(f, "attention"); }))->info();
+    QVERIFY(old.layer_ropes.empty());
+    QCOMPARE(old.rope_of(1).theta, model_->spec().rope.theta);
+    for (const char* text : {"{", "[]", R"({"kinds":[],"layers":[0,0,0,0,0]})",
+                             R"({"kinds":[{"rope":{"scaling":"none","rotary_dim":4096}}],"layers":[0,0,0,0,0]})",
+                             R"({"kinds":[{"rope":{"scaling":"novel"}}],"layers":[0,0,0,0,0]})",
+                             R"({"kinds":[{"rope":{"scaling":"longrope","original_context":8}}],"layers":[0,0,0,0,0]})",
+                             R"({"kinds":[{"rope":{"scaling":"none","theta":"big"}}],"layers":[0,0,0,0,0]})",
+                             R"({"kinds":[{"rope":{"scaling":"none"}}],"layers":[0]})"})
+      expectOpen(changed([text](hid_t f) { set_text(f, "attention", text); }), ErrorCode::BadFormat, "attention");
   }
 
   void truncatedFilesAreRefused() {
