@@ -187,9 +187,8 @@ class Gptq {
     result_.codes = codes_.index_select(0, inverse).t().contiguous();
     result_.scale = ranges_.stored.t().contiguous();
     result_.zero_point = ranges_.zero_point.t().contiguous();
-    result_.values = result_.codes.to(at::kFloat)
-                         .sub_(result_.zero_point.index_select(1, group))
-                         .mul_(result_.scale.index_select(1, group));
+    const auto of_column = [&](const at::Tensor& t) { return groups_ == 1 ? t : t.index_select(1, group); };
+    result_.values = result_.codes.to(at::kFloat).sub_(of_column(result_.zero_point)).mul_(of_column(result_.scale));
     if (result_.rounded_to_nearest) {
       const at::Tensor difference = weight - result_.values;
       const at::Tensor h = hessian.defined() ? hessian : at::zeros({in_, in_}, at::kFloat);

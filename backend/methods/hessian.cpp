@@ -12,14 +12,14 @@ namespace {
 
 constexpr double kFlopsAStep = 8e9;  // between two looks at the stop flag
 constexpr std::int64_t kPanel = 256;
-constexpr std::int64_t kInversePanel = 1024;
+constexpr std::int64_t kWidePanel = 1024;  // columns of one product
 constexpr double kFirstRetry = 0.01;
 constexpr double kLastDamping = 1.0;
 
 /// A reversed in both axes.
 at::Tensor reversed(const at::Tensor& a) { return at::flip(a, {0, 1}).contiguous(); }
 
-/// Lower Cholesky factor in place, panel by panel; the part above the diagonal blocks keeps old values.
+/// Lower Cholesky factor in place, panel by panel; what lies above the diagonal means nothing.
 bool factorize(at::Tensor& a, const JobContext& job) {
   const std::int64_t n = a.size(0);
   for (std::int64_t k = 0; k < n; k += kPanel) {
@@ -32,9 +32,9 @@ bool factorize(at::Tensor& a, const JobContext& job) {
     at::Tensor panel = a.narrow(0, k + width, below).narrow(1, k, width);
     panel.copy_(at::linalg_solve_triangular(factor.t(), panel.contiguous(), true, false, false));
     const at::Tensor solved = panel.contiguous();
-    for (std::int64_t j = 0; j < below; j += kPanel) {
+    for (std::int64_t j = 0; j < below; j += kWidePanel) {
       job.checkpoint(k, n, "Factorizing");
-      const std::int64_t columns = std::min(kPanel, below - j);
+      const std::int64_t columns = std::min(kWidePanel, below - j);
       a.narrow(0, k + width + j, below - j)
           .narrow(1, k + width + j, columns)
           .addmm_(solved.narrow(0, j, below - j), solved.narrow(0, j, columns).t(), 1.0, -1.0);
@@ -53,9 +53,9 @@ at::Tensor inverse_of_lower(const at::Tensor& l, const JobContext& job) {
     const at::Tensor own =
         at::linalg_solve_triangular(block.tril().contiguous(), at::eye(rows, l.options()), false, true, false);
     inverse.narrow(0, i, rows).narrow(1, i, rows).copy_(own);
-    for (std::int64_t c = 0; c < i; c += kInversePanel) {
+    for (std::int64_t c = 0; c < i; c += kWidePanel) {
       job.checkpoint(i, n, "Inverting");
-      const std::int64_t columns = std::min(kInversePanel, i - c);
+      const std::int64_t columns = std::min(kWidePanel, i - c);
       const at::Tensor product =
           at::mm(l.narrow(0, i, rows).narrow(1, c, i - c), inverse.narrow(0, c, i - c).narrow(1, c, columns));
       inverse.narrow(0, i, rows).narrow(1, c, columns).copy_(at::mm(own, product).neg_());
@@ -76,7 +76,8 @@ void HessianSum::add(const at::Tensor& x, std::int64_t sequences, const JobConte
   const std::int64_t tokens = wide.size(0);
   tokens_ += tokens;
   const double flops_a_column = 2.0 * static_cast<double>(tokens) * static_cast<double>(features_);
-  const std::int64_t panel = std::clamp<std::int64_t>(static_cast<std::int64_t>(kFlopsAStep / flops_a_column), 16, 512);
+  const std::int64_t panel =
+      std::clamp<std::int64_t>(static_cast<std::int64_t>(kFlopsAStep / flops_a_column), 16, 1024);
   for (std::int64_t begin = 0; begin < features_; begin += panel) {
     job.checkpoint(begin, features_, "Accumulating the Hessian");
     const std::int64_t rows = std::min(panel, features_ - begin), columns = features_ - begin;
