@@ -89,7 +89,7 @@ QSize ForecastBar::minimumSizeHint() const { return {220, sizeHint().height()}; 
 QSize ForecastBar::sizeHint() const {
   const int bars = measured_parts(forecast_).isEmpty() ? 1 : 2;
   const int line = fontMetrics().height();
-  return {420, static_cast<int>(bars * (kBarHeight + line + 2 * kRowGap) + line)};
+  return {420, static_cast<int>(bars * (kBarHeight + 2 * line + 2 * kRowGap) + line)};
 }
 
 void ForecastBar::paint(QPainter& painter, const QRectF& target, const FigureStyle& style) const {
@@ -121,9 +121,13 @@ void ForecastBar::paint(QPainter& painter, const QRectF& target, const FigureSty
     text_x += metrics.horizontalAdvance(title) + metrics.averageCharWidth();
     for (const Part& part : parts) {
       const double side = metrics.ascent() * 0.7;
+      const QString text = QStringLiteral("%1 %2").arg(part.name, bytesText(part.bytes));
+      if (text_x + side + 4.0 + metrics.horizontalAdvance(text) > target.right()) {
+        text_x = target.left();
+        y += metrics.height();
+      }
       painter.fillRect(QRectF(text_x, y + metrics.ascent() - side, side, side), part.color);
       text_x += side + 4.0;
-      const QString text = QStringLiteral("%1 %2").arg(part.name, bytesText(part.bytes));
       painter.drawText(QPointF(text_x, y + metrics.ascent()), text);
       text_x += metrics.horizontalAdvance(text) + 2.0 * metrics.averageCharWidth();
     }
@@ -165,6 +169,10 @@ ModelCard::ModelCard(QWidget* parent) : QWidget(parent) {
   rows_->setVerticalSpacing(3);
   column->addWidget(rows);
 
+  costs_ = new QWidget(this);
+  costs_->setObjectName(QStringLiteral("modelCosts"));
+  auto* costs = new QVBoxLayout(costs_);
+  costs->setContentsMargins(0, 0, 0, 0);
   auto* controls = new QHBoxLayout;
   const auto label = [&](const QString& text, QWidget* buddy) {
     auto* made = new QLabel(text, this);
@@ -187,9 +195,10 @@ ModelCard::ModelCard(QWidget* parent) : QWidget(parent) {
   for (const char* type : {"float32", "bfloat16", "float16"}) dtype_->addItem(QLatin1String(type), QLatin1String(type));
   label(tr("Compute &type"), dtype_);
   controls->addStretch(1);
-  column->addLayout(controls);
+  costs->addLayout(controls);
   bar_ = new ForecastBar(this);
-  column->addWidget(bar_);
+  costs->addWidget(bar_);
+  column->addWidget(costs_);
   advice_ = new QLabel(this);
   advice_->setObjectName(QStringLiteral("modelAdvice"));
   advice_->setWordWrap(true);
@@ -246,8 +255,7 @@ void ModelCard::setInfo(const ModelInfo& info) {
   const int before = context_->value();
   context_->setRange(1, static_cast<int>(std::clamp<std::int64_t>(info.max_context, 1, 1 << 26)));
   if (before <= 1) context_->setValue(static_cast<int>(std::min<std::int64_t>(2048, info.max_context)));
-  for (QWidget* shown : {static_cast<QWidget*>(context_), static_cast<QWidget*>(dtype_), static_cast<QWidget*>(bar_)})
-    shown->setEnabled(true);
+  costs_->setVisible(true);
 }
 
 void ModelCard::setRefused(const QString& path, const QString& reason) {
@@ -267,8 +275,7 @@ void ModelCard::clear(const QString& text) {
   showRows({});
   advice_->clear();
   bar_->setForecast({});
-  for (QWidget* shown : {static_cast<QWidget*>(context_), static_cast<QWidget*>(dtype_), static_cast<QWidget*>(bar_)})
-    shown->setEnabled(false);
+  costs_->setVisible(false);
 }
 
 void ModelCard::setForecast(const MemoryForecast& forecast) {

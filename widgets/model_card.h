@@ -73,6 +73,7 @@ class ModelCard : public QWidget {
   std::optional<ModelInfo> info_;
   QLabel *title_, *verdict_, *advice_;
   QFormLayout* rows_;
+  QWidget* costs_;  ///< forecast and what it is for; hidden while no model is known
   QSpinBox* context_;
   QComboBox* dtype_;
   ForecastBar* bar_;

@@ -207,9 +207,10 @@ class TestModelPages : public QObject {
     auto* advice = card.findChild<QLabel*>(QStringLiteral("modelAdvice"));
     auto* context = card.findChild<QSpinBox*>(QStringLiteral("forecastContext"));
     QVERIFY(!card.isOpenable());
-    QVERIFY(!context->isEnabled());
+    auto* costs = card.findChild<QWidget*>(QStringLiteral("modelCosts"));
+    QVERIFY(costs->isHidden());
     card.setInfo(tiny_info());
-    QVERIFY(context->isEnabled());
+    QVERIFY(!costs->isHidden());
     QCOMPARE(context->maximum(), 4096);
     card.setForecast(forecast(100, 10, 10, 1000));
     QVERIFY(advice->text().isEmpty());

@@ -86,6 +86,7 @@ ModelView::ModelView(SelectionHub& hub, QWidget* parent)
   splitter->addWidget(scroll);
   splitter->setStretchFactor(0, 3);
   splitter->setStretchFactor(1, 2);
+  splitter->setSizes({620, 420});
   setFocusProxy(tree_);
 
   connect(models_, &QComboBox::activated, this, [this] {
@@ -208,7 +209,7 @@ void ModelView::paintFigure(QPainter& painter, const QRectF& target, const Figur
   const QFontMetricsF metrics(style.font, painter.device());
   const double line = metrics.height() * 1.25, pad = metrics.averageCharWidth();
   const QVector<QModelIndex> rows = shownRows();
-  const double bar_height = 3.0 * line + 20.0;
+  const double bar_height = 4.0 * line + 20.0;
   const int fit = std::max(1, static_cast<int>((target.height() - bar_height - 2.0 * line) / line));
   const int count = std::min<int>(static_cast<int>(rows.size()), fit);
   card_->bar().paint(painter, QRectF(target.left(), target.top(), target.width(), bar_height), style);

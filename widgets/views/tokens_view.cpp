@@ -80,7 +80,7 @@ TokensView::TokensView(SelectionHub& hub, QWidget* parent)
   text_->setObjectName(QStringLiteral("tokens_text"));
   text_->setAccessibleName(tr("Text to tokenize"));
   text_->setPlaceholderText(tr("Type or paste a text…"));
-  text_->setPlainText(tr("The quick brown fox jumps over the lazy dog. 3.14159, naïve façade, 東京, 🦊"));
+  text_->setPlainText(tr("The quick brown fox jumps over the lazy dog. 3.14159, naïve façade"));
   text_->setTabChangesFocus(true);
   lines->addWidget(text_, 1);
   rendered_ = new QPlainTextEdit(left);
@@ -102,6 +102,7 @@ TokensView::TokensView(SelectionHub& hub, QWidget* parent)
   list_->setSelectionBehavior(QAbstractItemView::SelectRows);
   list_->setSelectionMode(QAbstractItemView::SingleSelection);
   list_->verticalHeader()->hide();
+  list_->verticalHeader()->setDefaultSectionSize(list_->fontMetrics().height() + 6);
   list_->horizontalHeader()->setStretchLastSection(true);
   splitter->setStretchFactor(0, 3);
   splitter->setStretchFactor(1, 2);
@@ -187,8 +188,10 @@ void TokensView::setTokens(const QVector<Token>& tokens, const QString& tokenize
   flow_->append(texts);
   fillTints();
   table_->setTable({tr("Position"), tr("Id"), tr("Token"), tr("Kind"), tr("Bytes")}, rows);
+  for (int column = 0; column < table_->columnCount(); ++column) list_->resizeColumnToContents(column);
   rendered_->setPlainText(rendered);
   rendered_->setVisible(!rendered.isEmpty());
+  system_->setVisible(!request().chatTemplate.isEmpty());
   QString facts = tr("%1. %2 tokens for %3 bytes").arg(tokenizer).arg(tokens.size()).arg(bytes);
   if (!tokens.isEmpty())
     facts += tr(", %1 bytes a token").arg(static_cast<double>(bytes) / static_cast<double>(tokens.size()), 0, 'f', 2);
