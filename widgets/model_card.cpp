@@ -137,7 +137,7 @@ void ForecastBar::paint(QPainter& painter, const QRectF& target, const FigureSty
   if (const QVector<Part> measured = measured_parts(forecast_); !measured.isEmpty()) row(tr("Measured:"), measured);
   painter.setPen(style.muted);
   QString last = tr("%1 available").arg(bytesText(forecast_.available));
-  if (forecast_.capture > 0) last += tr("; a capture of as many tokens: at most %1").arg(bytesText(forecast_.capture));
+  if (forecast_.capture > 0) last += tr("; capture: at most %1").arg(bytesText(forecast_.capture));
   painter.drawText(QPointF(target.left(), y + metrics.ascent()), last);
   painter.restore();
 }
