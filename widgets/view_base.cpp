@@ -2,8 +2,10 @@
 
 #include <QAccessible>
 #include <QAccessibleWidget>
+#include <QComboBox>
 #include <QHBoxLayout>
 #include <QIcon>
+#include <QLabel>
 #include <QPainter>
 #include <QPainterPath>
 #include <QToolButton>
@@ -107,6 +109,19 @@ ViewBase::ViewBase(QString viewId, QString title, SelectionHub& hub, QWidget* pa
   connect(&hub_, &SelectionHub::changed, this, [this] {
     if (linked_) selectionChanged();
   });
+}
+
+QComboBox* ViewBase::addChoice(const char* name, const QString& label, const QString& tip) {
+  auto* text = new QLabel(label, this);
+  auto* box = new QComboBox(this);
+  box->setObjectName(QLatin1String(name));
+  box->setAccessibleName(tip);
+  box->setToolTip(tip);
+  box->setSizeAdjustPolicy(QComboBox::AdjustToContents);
+  text->setBuddy(box);
+  controlsLayout()->addWidget(text);
+  controlsLayout()->addWidget(box);
+  return box;
 }
 
 void ViewBase::makeFrame() {

@@ -7,6 +7,7 @@
 #include <QWidget>
 
 class QBoxLayout;
+class QComboBox;
 class QPainter;
 class QToolButton;
 
@@ -93,6 +94,8 @@ class ViewBase : public QWidget {
   /// out.
   QBoxLayout* controlsLayout();
   QWidget* body();
+  /// A labelled list in the controls row. @param tip  its tool tip and accessible name
+  QComboBox* addChoice(const char* name, const QString& label, const QString& tip);
   /// The selection moved and this view follows it.
   virtual void selectionChanged() {}
 

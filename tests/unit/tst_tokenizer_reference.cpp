@@ -151,6 +151,7 @@ class TstTokenizerReference : public QObject {
     for (const Json& entry : all.at("pre_tokenizers")) {
       const auto step = make_hf_pre_tokenizer(entry.at("json"), "components.json");
       for (std::size_t i = 0; i < texts.size(); ++i) {
+        if (newer_than_the_library(texts[i])) continue;
         std::vector<std::string> words;
         step->apply(texts[i], true, words);
         const auto message = shown(entry.at("json")) + " of " + shown(texts[i]) + " gave " + shown(Json(words)) +

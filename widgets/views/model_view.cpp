@@ -41,20 +41,8 @@ int depth_of(QModelIndex index) {
 ModelView::ModelView(SelectionHub& hub, QWidget* parent)
     : ViewBase(QStringLiteral("model"), tr("Model"), hub, parent), table_(std::make_unique<PlainTableModel>()) {
   QBoxLayout* row = controlsLayout();
-  const auto combo = [&](const char* name, const QString& label, const QString& tip) {
-    auto* text = new QLabel(label, this);
-    auto* box = new QComboBox(this);
-    box->setObjectName(QLatin1String(name));
-    box->setAccessibleName(tip);
-    box->setToolTip(tip);
-    box->setSizeAdjustPolicy(QComboBox::AdjustToContents);
-    text->setBuddy(box);
-    row->addWidget(text);
-    row->addWidget(box);
-    return box;
-  };
-  models_ = combo("model_choice", tr("&Model"), tr("Model shown"));
-  statistics_ = combo("model_statistic", tr("&Colour by"), tr("Statistic that colours the last column"));
+  models_ = addChoice("model_choice", tr("&Model"), tr("Model shown"));
+  statistics_ = addChoice("model_statistic", tr("&Colour by"), tr("Statistic that colours the last column"));
   state_text_ = new QLabel(this);
   row->addWidget(state_text_);
   row->addStretch(1);

@@ -41,19 +41,7 @@ QString kind_text(TokensView::Kind kind) {
 TokensView::TokensView(SelectionHub& hub, QWidget* parent)
     : ViewBase(QStringLiteral("tokens"), tr("Tokens"), hub, parent), table_(std::make_unique<PlainTableModel>()) {
   QBoxLayout* row = controlsLayout();
-  const auto combo = [&](const char* name, const QString& label, const QString& tip) {
-    auto* text = new QLabel(label, this);
-    auto* box = new QComboBox(this);
-    box->setObjectName(QLatin1String(name));
-    box->setAccessibleName(tip);
-    box->setToolTip(tip);
-    box->setSizeAdjustPolicy(QComboBox::AdjustToContents);
-    text->setBuddy(box);
-    row->addWidget(text);
-    row->addWidget(box);
-    return box;
-  };
-  models_ = combo("tokens_model", tr("&Model"), tr("Model whose tokenizer reads the text"));
+  models_ = addChoice("tokens_model", tr("&Model"), tr("Model whose tokenizer reads the text"));
   templates_ =
       combo("tokens_template", tr("&Template"), tr("Chat template that the text is put into as a user's message"));
   special_ = new QCheckBox(tr("Read s&pecial tokens"), this);
