@@ -43,7 +43,7 @@ TokensView::TokensView(SelectionHub& hub, QWidget* parent)
   QBoxLayout* row = controlsLayout();
   models_ = addChoice("tokens_model", tr("&Model"), tr("Model whose tokenizer reads the text"));
   templates_ =
-      combo("tokens_template", tr("&Template"), tr("Chat template that the text is put into as a user's message"));
+      addChoice("tokens_template", tr("&Template"), tr("Chat template that the text is put into as a user's message"));
   special_ = new QCheckBox(tr("Read s&pecial tokens"), this);
   special_->setObjectName(QStringLiteral("tokens_special"));
   special_->setToolTip(tr("Special tokens that are spelt out in the text become their ids; off: they stay plain text"));
