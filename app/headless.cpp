@@ -240,7 +240,8 @@ int run_screenshots(const QString& folder, QSize size) {
     if (!window.grab().save(path)) ++failed;
     say(QStringLiteral("%1  after %2 ms").arg(path).arg(clock.elapsed()));
   }
-  for (const char* id : {"file.open_folder", "edit.preferences", "capture.kv", "quantize.new", "compare.evaluate", "help.about"}) {
+  for (const char* id :
+       {"file.open_folder", "edit.preferences", "capture.kv", "quantize.new", "compare.evaluate", "help.about"}) {
     const QString action = QLatin1String(id), path = QDir(folder).filePath(action + tag);
     if (grab_dialog(window, action, path))
       say(path);

@@ -59,7 +59,7 @@ struct Segment {
   /// token (channel d of the head belongs to group (channel_offset + d) / group_size). 0 when group_size divides
   /// head_dim.
   std::int64_t channel_offset = 0;
-  GroupedParameters grouped = {};  ///< Grouped: in place of scale, group_min and group_size
+  GroupedParameters grouped = {};   ///< Grouped: in place of scale, group_min and group_size
   const TableRows* rows = nullptr;  ///< Table only; such a segment has at most kTileTokens tokens
 };
 

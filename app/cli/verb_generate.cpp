@@ -116,10 +116,10 @@ void add_generate(CLI::App& app, Cli& cli) {
       const std::string text = variant->model().has_tokenizer() ? prompt.text + result.text : ids_text(result.ids);
       if (!options->chat.empty())
         output.json["chat"] = {{"template", chat_kind_id(format.kind)}, {"text", prompt.text}};
-      output.text = text + "\n\n" + variant->label().text() + ": " +
-                    std::to_string(result.ids.size()) + " tokens, " + fixed(result.tokens_per_second(), 1) +
-                    " tokens/s after a prompt of " + std::to_string(result.prompt_ids.size()) + " tokens in " +
-                    fixed(result.seconds_prefill * 1e3, 1) + " ms; KV cache " + bytes_text(result.cache.bytes()) +
+      output.text = text + "\n\n" + variant->label().text() + ": " + std::to_string(result.ids.size()) + " tokens, " +
+                    fixed(result.tokens_per_second(), 1) + " tokens/s after a prompt of " +
+                    std::to_string(result.prompt_ids.size()) + " tokens in " + fixed(result.seconds_prefill * 1e3, 1) +
+                    " ms; KV cache " + bytes_text(result.cache.bytes()) +
                     " (f16: " + bytes_text(result.cache.bytes_if_f16) + ")" + selection_text(result.cache) + "; seed " +
                     std::to_string(result.seed) + "\n";
       return output;

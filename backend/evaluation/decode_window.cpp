@@ -13,8 +13,7 @@ DecodedWindow decode_window(const Variant& variant, const std::vector<std::int64
     throw Error(ErrorCode::InvalidArgument,
                 "This KV setup cannot be evaluated token by token: " + reason + " Use the KV mode prefill_quantized.");
   const DecoderWeights& weights = variant.weights();
-  CachedAttention attention(variant.model().spec(), variant.kv(), weights.attention, weights.compute_type,
-                            1);
+  CachedAttention attention(variant.model().spec(), variant.kv(), weights.attention, weights.compute_type, 1);
   const auto tokens = static_cast<std::int64_t>(ids.size());
   std::vector<at::Tensor> rows;
   for (std::int64_t token = 0; token < tokens; ++token) {

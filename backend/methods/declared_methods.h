@@ -5,7 +5,7 @@
 namespace qs {
 
 // One function a method: its declaration and how it is made. method_registry.cpp lists them.
-KvMethodEntry decoquant_method();       // decoquant.cpp
+KvMethodEntry decoquant_method();        // decoquant.cpp
 KvMethodEntry kivi_method();             // kivi.cpp
 KvMethodEntry kvquant_method();          // kvquant_method.cpp
 KvMethodEntry qaq_method();              // qaq.cpp

@@ -20,12 +20,12 @@ ParamSet precision_params(const nlohmann::json& params);
 
 // One function a method: its golden cases. golden_kv.cpp lists them.
 GoldenRunner golden_decoquant();  // golden_decoquant.cpp
-GoldenRunner golden_fp8();  // golden_fp8.cpp
-GoldenRunner golden_kivi();  // golden_kivi.cpp
-GoldenRunner golden_kvquant();  // golden_kvquant.cpp
-GoldenRunner golden_qaq();  // golden_qaq.cpp
-GoldenRunner golden_rtn();  // golden_rtn_kv.cpp
-GoldenRunner golden_scope();  // golden_scope.cpp
-GoldenRunner golden_skvq();  // golden_skvq.cpp
+GoldenRunner golden_fp8();        // golden_fp8.cpp
+GoldenRunner golden_kivi();       // golden_kivi.cpp
+GoldenRunner golden_kvquant();    // golden_kvquant.cpp
+GoldenRunner golden_qaq();        // golden_qaq.cpp
+GoldenRunner golden_rtn();        // golden_rtn_kv.cpp
+GoldenRunner golden_scope();      // golden_scope.cpp
+GoldenRunner golden_skvq();       // golden_skvq.cpp
 
 }  // namespace qs

@@ -269,8 +269,7 @@ class Engine {
   std::shared_ptr<const LinearOp> simulated(const LinearArtifact& artifact, const LinearOp& original,
                                             const std::string& name) const {
     require_floating_point(original, name);
-    auto linear =
-        quantizer_.make_linear(artifact, original.bias(), WeightExecution::Simulated, weights_.compute_type);
+    auto linear = quantizer_.make_linear(artifact, original.bias(), WeightExecution::Simulated, weights_.compute_type);
     check_shape(*linear, original, name);
     return linear;
   }

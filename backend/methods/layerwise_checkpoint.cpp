@@ -23,7 +23,8 @@ using nlohmann::json;
 
 constexpr const char* kFormat = "quantoscope-layerwise-1";
 
-/// First and last rows of the weights of the first and the last block: enough to tell a smoothed model from the plain one.
+/// First and last rows of the weights of the first and the last block: enough to tell a smoothed model from the plain
+/// one.
 std::string sample_of_weights(const DecoderWeights& weights) {
   Sha256 hash;
   DecoderWeights copy = weights;
@@ -31,7 +32,8 @@ std::string sample_of_weights(const DecoderWeights& weights) {
     for (const LinearSlot& slot : linear_slots(*block, 0)) {
       require_floating_point(**slot.op, slot.name);
       const std::int64_t last = (*slot.op)->out_features() - 1;
-      const at::Tensor ends = (*slot.op)->rows(at::tensor({std::int64_t{0}, last}, at::kLong)).to(at::kFloat).contiguous();
+      const at::Tensor ends =
+          (*slot.op)->rows(at::tensor({std::int64_t{0}, last}, at::kLong)).to(at::kFloat).contiguous();
       hash.update({static_cast<const std::byte*>(ends.data_ptr()), static_cast<std::size_t>(ends.nbytes())});
     }
   }

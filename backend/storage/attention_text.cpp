@@ -104,8 +104,8 @@ bool read_attention(const std::string& text, CaptureInfo& info) {
     for (const std::size_t index : layers) {
       ropes.emplace_back();
       rules.emplace_back();
-      if (!read_kind(kinds.at(index), ropes.back(), rules.back()) ||
-          !plausible(ropes.back(), info.head_dim) || rules.back().sliding_window < 0)
+      if (!read_kind(kinds.at(index), ropes.back(), rules.back()) || !plausible(ropes.back(), info.head_dim) ||
+          rules.back().sliding_window < 0)
         return false;
     }
     info.rope = ropes.front();

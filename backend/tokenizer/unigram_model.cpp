@@ -107,7 +107,8 @@ void UnigramModel::encode(std::string_view word, std::vector<std::int64_t>& ids)
   bool after_unknown = false;
   for (const auto& token : lattice_->best(word)) {
     // The unknown piece's own text, written out, is a piece like any other.
-    const bool unknown = token.id == unk_id_ && !vocabulary_.contains(std::string(word.substr(token.begin, token.length)));
+    const bool unknown =
+        token.id == unk_id_ && !vocabulary_.contains(std::string(word.substr(token.begin, token.length)));
     if (!unknown) {
       ids.push_back(token.id);
     } else if (byte_fallback_) {
