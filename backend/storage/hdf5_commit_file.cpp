@@ -15,6 +15,7 @@
 #include <H5FDdevelop.h>
 #endif
 
+#include "backend/storage/hdf5_thread.h"
 #include "backend/types/error.h"
 
 namespace qs::hdf5 {
@@ -385,6 +386,27 @@ void recover(const std::filesystem::path& path) {
   }
   ::unlink(journal.c_str());
   if (out >= 0) ::close(out);
+}
+
+void write_whole_file(const std::filesystem::path& path, const std::function<void(hid_t)>& fill) {
+  const std::filesystem::path part = path.string() + ".part" + std::to_string(::getpid());
+  try {
+    Hdf5Thread::instance().run([&] {
+      const auto file = CommitFile::create(part, part);
+      fill(file->id());
+      file->commit();
+    });
+    std::filesystem::rename(part, path);
+  } catch (const std::filesystem::filesystem_error& e) {
+    std::error_code ignored;
+    std::filesystem::remove(part, ignored);
+    throw Error(ErrorCode::Io,
+                "Could not write '" + path.string() + "': " + e.code().message() + ". Choose another file.", e.what());
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(part, ignored);
+    throw;
+  }
 }
 
 }  // namespace qs::hdf5

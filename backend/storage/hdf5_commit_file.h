@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -40,5 +41,9 @@ class CommitFile {
 /// Finishes or drops the commit that a kill interrupted. Does nothing when there is no journal.
 /// @throws Error Io when the file cannot be repaired because it is read-only
 void recover(const std::filesystem::path& path);
+
+/// Writes a file beside `path` on the HDF5 thread and renames it when whole, so that `path` is the old file or the new
+/// one. @param fill  receives the open file. @throws Error Io, and whatever `fill` throws; then nothing is left behind
+void write_whole_file(const std::filesystem::path& path, const std::function<void(hid_t)>& fill);
 
 }  // namespace qs::hdf5

@@ -1,7 +1,6 @@
 #include "backend/storage/kv_artifact.h"
 
 #include <ATen/ATen.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <sstream>
@@ -162,24 +161,7 @@ KvArtifact read_artifact(hid_t file, const std::string& where, std::int64_t file
 }  // namespace
 
 void write_kv_artifact(const fs::path& path, const KvArtifact& artifact) {
-  const fs::path part = path.string() + ".part" + std::to_string(::getpid());
-  try {
-    Hdf5Thread::instance().run([&] {
-      const auto file = hdf5::CommitFile::create(part, part);
-      write_artifact(file->id(), artifact);
-      file->commit();
-    });
-    fs::rename(part, path);
-  } catch (const fs::filesystem_error& e) {
-    std::error_code ignored;
-    fs::remove(part, ignored);
-    throw Error(ErrorCode::Io,
-                "Could not write '" + path.string() + "': " + e.code().message() + ". Choose another file.", e.what());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove(part, ignored);
-    throw;
-  }
+  hdf5::write_whole_file(path, [&](hid_t file) { write_artifact(file, artifact); });
 }
 
 KvArtifact read_kv_artifact(const fs::path& path) {

@@ -1,7 +1,5 @@
 #include "backend/storage/results_file.h"
 
-#include <unistd.h>
-
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -169,24 +167,7 @@ EvalReport read_run(hid_t file, std::size_t run, const std::string& where) {
 }  // namespace
 
 void write_results(const fs::path& path, const std::vector<EvalReport>& reports) {
-  const fs::path part = path.string() + ".part" + std::to_string(::getpid());
-  try {
-    Hdf5Thread::instance().run([&] {
-      const auto file = hdf5::CommitFile::create(part, part);
-      write_runs(file->id(), reports);
-      file->commit();
-    });
-    fs::rename(part, path);
-  } catch (const fs::filesystem_error& e) {
-    std::error_code ignored;
-    fs::remove(part, ignored);
-    throw Error(ErrorCode::Io,
-                "Could not write '" + path.string() + "': " + e.code().message() + ". Choose another file.", e.what());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove(part, ignored);
-    throw;
-  }
+  hdf5::write_whole_file(path, [&](hid_t file) { write_runs(file, reports); });
 }
 
 std::vector<EvalReport> read_results(const fs::path& path) {
