@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -16,6 +17,7 @@
 #include "backend/types/job.h"
 #include "backend/types/method_info.h"
 #include "backend/types/quantize_report.h"
+#include "backend/types/scale_groups.h"
 #include "backend/types/setup.h"
 #include "backend/types/weight_run.h"
 
@@ -120,6 +122,9 @@ class KvMethod {
   /// `x` as the cache holds it outside the quantized range, in the type of x: rounded to f16 when the cache keeps f16.
   /// The quantizer sees these values too, so that the reference and the packed path make the same codes.
   virtual at::Tensor held_in_full_precision(const at::Tensor& x) const { return x; }
+  /// What shares a scale in a cache of this shape.
+  /// @throws Error InvalidArgument when a calibration is missing or the setup does not fit the shape
+  virtual ScaleGroups scale_groups(KvRole role, const CacheShape& shape) const = 0;
   /// Why this setup cannot decode (a channel range over the whole prompt, say); empty when it can.
   virtual std::string cannot_stream() const { return {}; }
   /// Packed path. @throws Error InvalidArgument when the setup does not fit the shape, Unsupported when it cannot
@@ -152,9 +157,15 @@ struct WeightContext {
   const Calibration* calibration = nullptr;                ///< for methods with CalibrationNeed::ActivationMaxima
   const CalibrationWindows* windows = nullptr;             ///< for methods with CalibrationNeed::TokenWindows
   const DecoderWeights* weights = nullptr;                 ///< to start from instead of the model's, for chains
+  std::vector<LayerRange> layers;                          ///< blocks to quantize; empty: all
   std::filesystem::path checkpoint;                        ///< folder for finished blocks; empty: none are kept
   std::function<void(const LayerProgress&)> on_linear;     ///< called on the working thread; may be empty
   std::function<void(const WeightForecast&)> on_forecast;  ///< called once, before the first block; may be empty
+
+  bool quantizes(std::int64_t layer) const {
+    return layers.empty() ||
+           std::any_of(layers.begin(), layers.end(), [layer](const LayerRange& range) { return range.holds(layer); });
+  }
 };
 
 /// A weight or weight-activation quantizer with its parameters.

@@ -174,6 +174,12 @@ std::string Decoquant::cannot_stream() const {
          "comparison. Use mode=split_hidden.";
 }
 
+ScaleGroups Decoquant::scale_groups(KvRole, const CacheShape& shape) const {
+  const std::int64_t channels = shape.kv_heads * shape.head_dim;
+  if (mode_ == Mode::ChannelByToken) return {.tokens = 0, .starts = even_starts(channels, 1), .order = {}};
+  return {.tokens = 1, .starts = {0}, .order = {}};
+}
+
 std::unique_ptr<KvCache> Decoquant::make_cache(const CacheShape& shape) const {
   if (const std::string why = cannot_stream(); !why.empty()) throw Error(ErrorCode::Unsupported, why);
   check_fits(shape);

@@ -29,6 +29,7 @@ class Decoquant final : public KvMethod {
   TokenRange after_prefill(KvRole role, std::int64_t tokens) const override;
   at::Tensor held_in_full_precision(const at::Tensor& x) const override;
   std::string cannot_stream() const override;
+  ScaleGroups scale_groups(KvRole role, const CacheShape& shape) const override;
   std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const override;
   double effective_bits(const CacheShape& shape, std::int64_t tokens) const override;  ///< of a prompt of `tokens`
   void check_fits(const CacheShape& shape) const override;

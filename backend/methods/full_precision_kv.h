@@ -13,6 +13,7 @@ class FullPrecisionKv final : public KvMethod {
   TokenRange seen_by_query(KvRole, std::int64_t) const override { return {}; }
   TokenRange after_prefill(KvRole, std::int64_t) const override { return {}; }
   at::Tensor held_in_full_precision(const at::Tensor& x) const override;
+  ScaleGroups scale_groups(KvRole, const CacheShape&) const override { return {}; }
   std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const override;
   double effective_bits(const CacheShape&, std::int64_t) const override {
     return store_ == GroupStore::F16 ? 16.0 : 32.0;

@@ -49,6 +49,12 @@ at::Tensor Kivi::held_in_full_precision(const at::Tensor& x) const {
   return as_stored(x, key_quantizer_.store).to(x.scalar_type());
 }
 
+ScaleGroups Kivi::scale_groups(KvRole role, const CacheShape& shape) const {
+  const std::int64_t channels = shape.kv_heads * shape.head_dim;
+  if (role == KvRole::Key) return {.tokens = group_size_, .starts = even_starts(channels, 1), .order = {}};
+  return {.tokens = 1, .starts = even_starts(channels, group_size_), .order = {}};
+}
+
 std::unique_ptr<KvCache> Kivi::make_cache(const CacheShape& shape) const {
   check_fits(shape);
   return make_kivi_cache(*this, shape);

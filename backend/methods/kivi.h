@@ -18,6 +18,7 @@ class Kivi final : public KvMethod {
   TokenRange seen_by_query(KvRole role, std::int64_t position) const override;
   TokenRange after_prefill(KvRole role, std::int64_t tokens) const override;
   at::Tensor held_in_full_precision(const at::Tensor& x) const override;
+  ScaleGroups scale_groups(KvRole role, const CacheShape& shape) const override;
   std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const override;
   double effective_bits(const CacheShape& shape, std::int64_t tokens) const override;
   void check_fits(const CacheShape& shape) const override;

@@ -220,6 +220,11 @@ at::Tensor Kvquant::held_in_full_precision(const at::Tensor& x) const {
   return as_stored(x, GroupStore::F16).to(x.scalar_type());
 }
 
+ScaleGroups Kvquant::scale_groups(KvRole role, const CacheShape& shape) const {
+  if (role == KvRole::Value) return {.tokens = 1, .starts = {0}, .order = {}};
+  return {.tokens = 0, .starts = even_starts(shape.kv_heads * shape.head_dim, 1), .order = {}};
+}
+
 std::unique_ptr<KvCache> Kvquant::make_cache(const CacheShape& shape) const {
   check_fits(shape);
   return make_kvquant_cache(*this, shape);

@@ -61,6 +61,7 @@ class Kvquant final : public KvMethod {
   TokenRange after_prefill(KvRole role, std::int64_t tokens) const override;
   KeyDomain key_domain() const override { return KeyDomain::PreRope; }
   at::Tensor held_in_full_precision(const at::Tensor& x) const override;
+  ScaleGroups scale_groups(KvRole role, const CacheShape& shape) const override;
   std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const override;
   double effective_bits(const CacheShape& shape, std::int64_t tokens) const override;
   void check_fits(const CacheShape& shape) const override;

@@ -190,6 +190,13 @@ std::string Qaq::cannot_stream() const {
          "whole forward pass is done. Use level=head or level=layer.";
 }
 
+ScaleGroups Qaq::scale_groups(KvRole, const CacheShape& shape) const {
+  const std::int64_t channels = shape.kv_heads * shape.head_dim;
+  return {.tokens = 1,
+          .starts = even_starts(channels, settings_.level == QaqLevel::Head ? shape.head_dim : channels),
+          .order = {}};
+}
+
 std::unique_ptr<KvCache> Qaq::make_cache(const CacheShape& shape) const {
   check_fits(shape);
   if (const std::string why = cannot_stream(); !why.empty()) throw Error(ErrorCode::Unsupported, why);

@@ -42,6 +42,7 @@ class Qaq final : public KvMethod {
   TokenRange after_prefill(KvRole role, std::int64_t tokens) const override;
   at::Tensor held_in_full_precision(const at::Tensor& x) const override;
   std::string cannot_stream() const override;
+  ScaleGroups scale_groups(KvRole role, const CacheShape& shape) const override;
   std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const override;
   /// As allocated for vectors of the largest width without ties among outliers: an upper bound when widths follow
   /// attention.

@@ -63,6 +63,12 @@ std::string RtnKv::cannot_stream() const {
          "decoding; it is for analysis. Give a group_size to decode.";
 }
 
+ScaleGroups RtnKv::scale_groups(KvRole role, const CacheShape& shape) const {
+  const std::int64_t channels = shape.kv_heads * shape.head_dim;
+  if (per_channel(role)) return {.tokens = group_size_, .starts = even_starts(channels, 1), .order = {}};
+  return {.tokens = 1, .starts = even_starts(channels, token_group(channels)), .order = {}};
+}
+
 std::unique_ptr<KvCache> RtnKv::make_cache(const CacheShape& shape) const {
   if (const std::string reason = cannot_stream(); !reason.empty()) throw Error(ErrorCode::Unsupported, reason);
   check_fits(shape);

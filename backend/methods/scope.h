@@ -28,6 +28,9 @@ class Scope final : public KvMethod {
   TokenRange after_prefill(KvRole role, std::int64_t tokens) const override;
   KeyDomain key_domain() const override { return base_->key_domain(); }
   at::Tensor held_in_full_precision(const at::Tensor& x) const override { return base_->held_in_full_precision(x); }
+  ScaleGroups scale_groups(KvRole role, const CacheShape& shape) const override {
+    return base_->scale_groups(role, shape);
+  }
   std::string cannot_stream() const override { return base_->cannot_stream(); }
   std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const override;
   std::unique_ptr<ScopeCache> make_scope_cache(const CacheShape& shape) const;

@@ -231,6 +231,14 @@ std::string Skvq::cannot_stream() const {
          "is for comparison. Set keep=none to decode.";
 }
 
+ScaleGroups Skvq::scale_groups(KvRole role, const CacheShape& shape) const {
+  if (off(role)) return {};
+  const ChannelGroups groups = quantizer(role, shape.kv_heads * shape.head_dim).groups;
+  return {.tokens = 1,
+          .starts = {groups.start.begin(), groups.start.end() - 1},
+          .order = {groups.order.begin(), groups.order.end()}};
+}
+
 std::unique_ptr<KvCache> Skvq::make_cache(const CacheShape& shape) const {
   if (const std::string reason = cannot_stream(); !reason.empty()) throw Error(ErrorCode::Unsupported, reason);
   check_fits(shape);

@@ -30,6 +30,7 @@ class Skvq final : public KvMethod {
   KeyDomain key_domain() const override { return pre_rope_ ? KeyDomain::PreRope : KeyDomain::PostRope; }
   at::Tensor held_in_full_precision(const at::Tensor& x) const override;
   std::string cannot_stream() const override;
+  ScaleGroups scale_groups(KvRole role, const CacheShape& shape) const override;
   std::unique_ptr<KvCache> make_cache(const CacheShape& shape) const override;
   double effective_bits(const CacheShape& shape, std::int64_t tokens) const override;
   void check_fits(const CacheShape& shape) const override;
