@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/model/decoder.h"
+#include "backend/types/calibration_needs.h"
 #include "backend/types/generation.h"
 #include "backend/types/job.h"
 #include "backend/types/method_info.h"
@@ -144,10 +145,15 @@ at::Tensor as_cached(const KvMethod& method, const at::Tensor& x, KvRole role, c
 /// The unquantized cache: f16 or f32 keys and values, the baseline that every KV method is compared with.
 std::unique_ptr<KvCache> make_full_precision_cache(const CacheShape& shape, at::ScalarType type);
 
-/// Per-channel maxima of the input of each linear, by linear_name. Comes from a capture or a calibration run.
+/// What the inputs of the linears look like, by linear_name or router_name. Comes from a capture or a calibration run.
 struct Calibration {
-  std::map<std::string, at::Tensor> activation_absmax;  ///< f32 [in_features]
-  std::string model_fingerprint, source;                ///< which model, which text
+  /// Per-channel maxima, f32 [in_features]; of a calibration run also those of the operands of the attention products,
+  /// by attention_operand_name, f32 [heads or kv_heads, head_dim].
+  std::map<std::string, at::Tensor> activation_absmax;
+  /// Inputs at a sample of the tokens, f32 [rows, in_features], of the first linear behind each norm (the router of a
+  /// mixture of experts). Empty when the calibration comes from a capture.
+  std::map<std::string, at::Tensor> input_rows;
+  std::string model_fingerprint, source;  ///< which model, which text
   std::int64_t tokens = 0;
 };
 
@@ -157,6 +163,7 @@ struct WeightContext {
   const Calibration* calibration = nullptr;                ///< for methods with CalibrationNeed::ActivationMaxima
   const CalibrationWindows* windows = nullptr;             ///< for methods with CalibrationNeed::TokenWindows
   const DecoderWeights* weights = nullptr;                 ///< to start from instead of the model's, for chains
+  std::string behind;                                      ///< setup that made `weights`, for checkpoints
   std::vector<LayerRange> layers;                          ///< blocks to quantize; empty: all
   std::filesystem::path checkpoint;                        ///< folder for finished blocks; empty: none are kept
   std::function<void(const LayerProgress&)> on_linear;     ///< called on the working thread; may be empty
@@ -243,6 +250,12 @@ struct KvMethodEntry {
 struct WeightMethodEntry {
   MethodInfo info;
   std::unique_ptr<WeightMethod> (*make)(const ParamSet&);
+  /// What these parameters need. Null: what info.needs_calibration and info.calibration_need say.
+  CalibrationNeeds (*needs)(const ParamSet&) = nullptr;
+  /// The method as it stands in front of a plus sign: it prepares the model and quantizes inputs, and leaves the
+  /// weights to the next. Null: nothing can follow it. @throws Error InvalidArgument for a parameter that would have no
+  /// effect
+  std::unique_ptr<WeightMethod> (*make_in_front)(const ParamSet&) = nullptr;
 };
 
 /// Fills a report from original and reconstruction; counts changes, saturation and used levels on the codes.

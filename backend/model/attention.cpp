@@ -28,11 +28,51 @@ void check_shapes(const at::Tensor& query, const at::Tensor& key, const at::Tens
 
 constexpr double kHidden = -std::numeric_limits<double>::infinity();
 
+/// A1 (weights specification, section 3), on f32 rows. @param maximum  above 0: of a fixed range, which is clamped to
+at::Tensor absmax_values(const at::Tensor& rows, int bits, double maximum) {
+  const double levels = static_cast<double>((1 << (bits - 1)) - 1);
+  if (maximum > 0.0) {
+    const double scale = maximum / levels;
+    return at::round(rows / scale).clamp_(-levels, levels).mul_(scale);
+  }
+  const at::Tensor scale = at::amax(rows.abs(), {-1}, true).clamp_min(1e-5) / levels;
+  return at::round(rows / scale).mul_(scale);
+}
+
+/// Quantizes and dequantizes an operand; ranges run over the last axis.
+/// @param maximum  of a fixed range; 0: found in x
+at::Tensor quantize_operand(const at::Tensor& x, const AttentionQuantization& quantization, double maximum) {
+  const at::Tensor wide = x.to(at::kFloat).contiguous();
+  const at::Tensor rows = quantization.per_tensor ? wide.view({1, -1}) : wide;
+  const at::Tensor values = quantization.absmax ? absmax_values(rows, quantization.bits, maximum)
+                                                : fake_quantize(rows, quantization.bits, quantization.symmetric);
+  return values.view(x.sizes()).to(x.scalar_type());
+}
+
+at::Tensor quantize_probabilities(const at::Tensor& x, const AttentionQuantization& quantization) {
+  if (!quantization.per_tensor) return quantize_operand(x, quantization, 0.0);
+  const at::Tensor wide = x.to(at::kFloat);
+  if (quantization.absmax) return absmax_values(wide, quantization.bits, 1.0).to(x.scalar_type());
+  const at::Tensor high = at::ones({1}), low = quantization.symmetric ? -high : at::zeros({1});
+  const AffineRange range = affine_range_of_ends(low, high, quantization.bits, quantization.symmetric);
+  return affine_values(affine_codes(wide, range, quantization.bits), range).to(x.scalar_type());
+}
+
 at::Tensor widen_where_needed(const at::Tensor& x) {
   return x.scalar_type() == at::kHalf && !half_products_work() ? x.to(at::kFloat) : x;
 }
 
 }  // namespace
+
+AttentionQuantization AttentionQuantization::of_layer(std::int64_t layer) const {
+  AttentionQuantization own = *this;
+  if (!maxima.empty()) own.maxima = {maxima.at(static_cast<std::size_t>(layer))};
+  return own;
+}
+
+std::string attention_operand_name(std::int64_t layer, const char* operand) {
+  return "layers." + std::to_string(layer) + ".self_attn." + operand;
+}
 
 at::Tensor hidden_keys(std::int64_t queries, std::int64_t keys, std::int64_t first_query, std::int64_t sliding_window) {
   const at::Tensor all = at::ones({queries, keys}, at::kBool);
@@ -43,13 +83,15 @@ at::Tensor hidden_keys(std::int64_t queries, std::int64_t keys, std::int64_t fir
 at::Tensor causal_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                             const AttentionQuantization& quantization, const AttentionRules& rules) {
   check_shapes(query, key, value);
-  const bool quantizes = quantization.bits < 16;
-  const auto fake = [&](const at::Tensor& x) { return fake_quantize(x, quantization.bits, quantization.symmetric); };
+  const bool quantizes = !quantization.off();
   at::Tensor q = query, k = key, v = value;
   if (quantizes) {
-    q = fake(q);
-    k = fake(k);
-    v = quantization.values_per_token ? fake(v) : fake(v.transpose(1, 2)).transpose(1, 2);
+    const AttentionQuantization::Maxima fixed =
+        quantization.maxima.empty() ? AttentionQuantization::Maxima{} : quantization.maxima.front();
+    q = quantize_operand(q, quantization, fixed.query);
+    k = quantize_operand(k, quantization, fixed.key);
+    v = quantization.values_per_token ? quantize_operand(v, quantization, fixed.value)
+                                      : quantize_operand(v.transpose(1, 2), quantization, fixed.value).transpose(1, 2);
   }
   q = widen_where_needed(q);
   k = widen_where_needed(k.to(q.scalar_type()));
@@ -75,7 +117,7 @@ at::Tensor causal_attention(const at::Tensor& query, const at::Tensor& key, cons
     if (rows > 1)
       scores = scores.masked_fill(hidden_keys(rows, seen, past + begin - first, rules.sliding_window), kHidden);
     at::Tensor probabilities = at::softmax(scores, -1).to(query.scalar_type());
-    if (quantizes) probabilities = fake(probabilities);
+    if (quantizes) probabilities = quantize_probabilities(probabilities, quantization);
     const at::Tensor weights = probabilities.to(q.scalar_type()).view({kv_heads, group * rows, seen});
     parts.push_back(at::bmm(weights, v.narrow(1, first, seen)).view({heads, rows, head_dim}));
   }
@@ -87,7 +129,7 @@ at::Tensor FullPrecisionWindow::attend(const AttentionCall& call) {
   if (call.first_position != 0)
     throw Error(ErrorCode::InvalidArgument,
                 "A whole window begins at position 0, not at " + std::to_string(call.first_position) + ".");
-  return causal_attention(call.query, call.key, call.value, quantization_, call.rules);
+  return causal_attention(call.query, call.key, call.value, quantization_.of_layer(call.layer), call.rules);
 }
 
 }  // namespace qs

@@ -86,12 +86,28 @@ struct DecoderBlock {
   std::shared_ptr<const LinearOp>& linear_slot(LinearKind kind) { return linears[static_cast<std::size_t>(kind)]; }
 };
 
-/// Dynamic fake quantization of the attention products (weights specification, section 2).
+/// Fake quantization of the operands of the attention products (weights specification, sections 2 and 4.4): of the
+/// rotated queries and keys and of the probabilities one range a row, of the values one a token or channel.
 struct AttentionQuantization {
   int bits = 16;  ///< 16: off
   bool symmetric = false;
   bool values_per_token = true;  ///< false: one range per (head, channel) over all tokens, the published behaviour
+  bool absmax = false;           ///< the absmax quantizer (A1) instead of a range with a zero point
+  /// One range for each operand of a call (levels O2 and O3); that of the probabilities is always 0 to 1, which is what
+  /// a whole window has, since its first query sees itself alone.
+  bool per_tensor = false;
+  struct Maxima {
+    double query = 0.0, key = 0.0, value = 0.0;
+  };
+  std::vector<Maxima> maxima = {};  ///< of the layers, with absmax and per_tensor: ranges fixed by a calibration (O3)
+
+  bool off() const { return bits >= 16; }
+  /// The same with the maxima of one layer only, as causal_attention takes it.
+  AttentionQuantization of_layer(std::int64_t layer) const;
 };
+/// "layers.3.self_attn.query": the name of an operand in a Calibration. @param operand  "query", "key" (both rotated)
+/// or "value"
+std::string attention_operand_name(std::int64_t layer, const char* operand);
 
 /// All weights of a decoder. Copying shares tensors; a weight method returns a changed copy.
 struct DecoderWeights {
