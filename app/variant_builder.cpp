@@ -19,10 +19,14 @@ bool needs_calibration(const std::string& line) {
 
 std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model, const std::string& weights,
                                              const std::string& kv, CaptureReader* capture,
-                                             const KvCalibrationPlace& kv_calibration, const JobContext& job) {
+                                             const KvCalibrationPlace& kv_calibration, const JobContext& job,
+                                             const WeightRunPlace& weight_run) {
   const std::optional<Setup> weight_setup = parse_weight_setup(weights);
   const std::optional<Setup> kv_setup = parse_kv_setup(kv);
   WeightContext context;
+  context.checkpoint = weight_run.checkpoint;
+  context.on_forecast = weight_run.on_forecast;
+  context.on_linear = weight_run.on_linear;
   Calibration calibration;
   CalibrationWindows windows;
   if (capture && weight_setup && calibration_need(*weight_setup) == CalibrationNeed::TokenWindows) {

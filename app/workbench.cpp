@@ -58,6 +58,7 @@ Workbench::~Workbench() {
 }
 
 JobRunner& Workbench::jobs() { return *impl_->jobs; }
+WeightRuns& Workbench::weightRuns() { return impl_->weight_runs; }
 SelectionHub& Workbench::selection() { return *impl_->selection; }
 SessionDocument& Workbench::document() { return *impl_->document; }
 const SessionState& Workbench::session() const { return impl_->document->state(); }
@@ -147,6 +148,7 @@ void Workbench::saveSession(const QString& path) {
 void Workbench::replaceSession(const SessionState& state, const QString& path, bool modified) {
   jobs().cancelAll();
   impl_->clearCaches();
+  impl_->weight_runs.clear();
   impl_->ready.clear();
   impl_->capturing.clear();
   impl_->replacing = true;

@@ -17,6 +17,7 @@
 namespace qs {
 
 class SessionDocument;
+class WeightRuns;
 
 /// What is open: the session document, its loaded models, captures and variants, the jobs and the selection. Presenters
 /// (one per view, app/presenters) take what they need from here; nothing is computed here.
@@ -37,6 +38,8 @@ class Workbench : public QObject {
   std::shared_ptr<CaptureReader> openCapture(const QString& captureId, const JobContext& job);
   /// Builds model, calibration and quantized weights as needed; an empty id of the same model is its full precision.
   std::shared_ptr<const Variant> buildVariant(const QString& variantId, const JobContext& job);
+  /// What layer-by-layer methods told while buildVariant ran.
+  WeightRuns& weightRuns();
 
   /// Entry of the session by id; empty when it is not there.
   std::optional<ModelEntry> modelEntry(const QString& id) const;

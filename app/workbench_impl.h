@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 
+#include "app/weight_runs.h"
 #include "app/workbench.h"
 #include "sessions/session_document.h"
 
@@ -51,6 +52,7 @@ struct Workbench::Impl {
   std::optional<SessionDocument> document;
   std::optional<SelectionHub> selection;
   std::optional<JobRunner> jobs;
+  WeightRuns weight_runs;
   bool replacing = false;
   QSet<QString> ready;      ///< captures that can be read; GUI thread only
   QSet<QString> capturing;  ///< ids with a job under way; GUI thread only

@@ -1,5 +1,6 @@
 // The part of the workbench that turns entries into loaded models, captures and variants, and the jobs that do so.
 
+#include <QCryptographicHash>
 #include <QDir>
 #include <QFileInfo>
 
@@ -25,6 +26,43 @@ bool usable(const QString& path) {
   } catch (const Error&) {
     return false;
   }
+}
+
+/// Where the finished blocks of a layer-by-layer run are kept: another folder for whatever the result depends on.
+QString weight_run_folder(const QString& cache, const Model& model, const QString& weights, CaptureReader* capture) {
+  QCryptographicHash hash(QCryptographicHash::Sha1);
+  const auto add = [&](const std::string& text) { hash.addData(QByteArray::fromStdString(text) + '\n'); };
+  add(model.info().fingerprint);
+  add(model.options().dtype);
+  add(weights.toStdString());
+  if (capture) {
+    add(capture->info().text_sha256);
+    add(std::to_string(capture->info().tokens));
+  }
+  return cache + QStringLiteral("/weight-runs/") + QString::fromLatin1(hash.result().toHex().left(16));
+}
+
+/// Hooks that tell `runs`; the first word of a run begins it, so that other methods leave no trace.
+WeightRunPlace weight_run_place(WeightRuns& runs, const QString& variantId, const QString& setup, const QString& folder,
+                                const std::string& calibration) {
+  QDir().mkpath(QFileInfo(folder).absolutePath());
+  const auto begin = [&runs, variantId, setup, folder, calibration, begun = std::make_shared<bool>(false)] {
+    if (std::exchange(*begun, true)) return;
+    WeightRun run;
+    run.setup = setup;
+    run.checkpoint = folder;
+    run.calibration = QString::fromStdString(calibration);
+    runs.begin(variantId, std::move(run));
+  };
+  return {file_path(folder),
+          [&runs, variantId, begin](const WeightForecast& forecast) {
+            begin();
+            runs.forecast(variantId, forecast);
+          },
+          [&runs, variantId, begin](const LayerProgress& progress) {
+            begin();
+            runs.linear(variantId, progress);
+          }};
 }
 
 }  // namespace
@@ -83,7 +121,21 @@ std::shared_ptr<const Variant> Workbench::buildVariant(const QString& variantId,
     if (!calibration_id.isEmpty()) capture = openCapture(calibration_id, job);
     const KvCalibrationPlace place{file_path(resolvePath(QStringLiteral("sample:texts/sample-valid.txt"))),
                                    file_path(cacheFolder() + QStringLiteral("/kv-calibrations"))};
-    return build_variant(model, weights.toStdString(), kv.toStdString(), capture.get(), place, job.part(0.3, 1.0));
+    const WeightRunPlace run = weight_run_place(impl_->weight_runs, variantId, weights,
+                                                weight_run_folder(cacheFolder(), *model, weights, capture.get()),
+                                                capture ? capture->info().text_source : std::string());
+    try {
+      auto variant =
+          build_variant(model, weights.toStdString(), kv.toStdString(), capture.get(), place, job.part(0.3, 1.0), run);
+      impl_->weight_runs.end(variantId, WeightRun::State::Finished);
+      return variant;
+    } catch (const Cancelled&) {
+      impl_->weight_runs.end(variantId, WeightRun::State::Stopped, tr("Cancelled."));
+      throw;
+    } catch (const Error& error) {
+      impl_->weight_runs.end(variantId, WeightRun::State::Stopped, QString::fromUtf8(error.what()));
+      throw;
+    }
   });
 }
 
