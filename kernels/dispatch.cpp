@@ -26,6 +26,7 @@ constexpr KernelSet kScalar = {
     .nearest_levels = nearest_levels_scalar,
     .packed_gemv = packed_gemv_scalar,
     .dense_gemv = dense_gemv_scalar,
+    .lut_gemm = lut_gemm_scalar,
     .quantize_activations = quantize_activations_scalar,
     .int8_gemm = int8_gemm_scalar,
 };
@@ -48,6 +49,7 @@ constexpr KernelSet kAvx2 = {
     .nearest_levels = nearest_levels_avx2,
     .packed_gemv = packed_gemv_avx2,
     .dense_gemv = dense_gemv_avx2,
+    .lut_gemm = lut_gemm_avx2,
     .quantize_activations = quantize_activations_avx2,
     .int8_gemm = int8_gemm_avx2,
 };
@@ -69,6 +71,7 @@ constexpr KernelSet kAvx512 = {
     .nearest_levels = nearest_levels_avx512,
     .packed_gemv = packed_gemv_avx512,
     .dense_gemv = dense_gemv_avx512,
+    .lut_gemm = lut_gemm_avx512,
     .quantize_activations = quantize_activations_avx512,
     .int8_gemm = int8_gemm_avx512,
 };
@@ -90,6 +93,7 @@ constexpr KernelSet kAvx512Vnni = {
     .nearest_levels = nearest_levels_avx512,
     .packed_gemv = packed_gemv_avx512,
     .dense_gemv = dense_gemv_avx512,
+    .lut_gemm = lut_gemm_avx512,
     .quantize_activations = quantize_activations_avx512,
     .int8_gemm = int8_gemm_vnni,
 };

@@ -8,6 +8,7 @@
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
 #include "kernels/kv_rows.h"
+#include "kernels/lut_gemm.h"
 #include "kernels/table_codes.h"
 
 namespace qs::kernels {
@@ -32,6 +33,7 @@ struct KernelSet {
   NearestLevels nearest_levels = nullptr;
   PackedGemv packed_gemv = nullptr;
   DenseGemv dense_gemv = nullptr;
+  LutGemm lut_gemm = nullptr;
   QuantizeActivations quantize_activations = nullptr;
   Int8Gemm int8_gemm = nullptr;
 };

@@ -5,6 +5,7 @@
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
 #include "kernels/kv_rows.h"
+#include "kernels/lut_gemm.h"
 #include "kernels/table_codes.h"
 
 /// What the instruction-set files supply to dispatch.cpp. Semantics: the functions ending in _scalar.
@@ -28,6 +29,7 @@
   void packed_gemv_##set(const PackedWeight& weight, const GemvArgs& args) noexcept;                               \
   void dense_gemv_##set(DenseType type, const void* weight, std::int64_t in_features, std::int64_t out_features,   \
                         const GemvArgs& args) noexcept;                                                            \
+  void lut_gemm_##set(const BitPlaneWeight& weight, const GemvArgs& args, LutArithmetic arithmetic) noexcept;      \
   void quantize_activations_##set(const float* x, std::int64_t tokens, std::int64_t in_features, int bits,         \
                                   ActivationRange range, const QuantizedActivations& out) noexcept;                \
   void int8_gemm_##set(const Int8Weight& weight, const QuantizedActivations& x, std::int64_t tokens,               \

@@ -97,6 +97,23 @@ struct LowBitGemv {
 };
 std::string low_bit_gemv(const LowBitGemv& args, void* stream);
 
+/// LUT-GEMM (lut_gemm.h's BitPlaneWeight with device pointers): tables in shared memory, f32 sums. Slices of the inner
+/// dimension leave their sums in `scratch` and a second pass adds them in a fixed order, so that results repeat.
+struct LutProduct {
+  int bits = 0;
+  std::int64_t out_features = 0, in_features = 0;
+  std::int64_t group_size = 0;            ///< a multiple of 32, or in_features
+  const std::uint32_t* planes = nullptr;  ///< [ceil(in_features / 32)][bits][out_features]
+  const std::uint16_t* alpha = nullptr;   ///< f16 [in_features / group_size][bits][out_features]
+  const std::uint16_t* offset = nullptr;  ///< f16 [in_features / group_size][out_features]; null: 0
+  std::int64_t tokens = 0;
+  const float* x = nullptr;  ///< [tokens][in_features]
+  float* scratch = nullptr;  ///< lut_scratch_bytes()
+  float* y = nullptr;        ///< [tokens][out_features]
+};
+std::size_t lut_scratch_bytes(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features) noexcept;
+std::string lut_gemm(const LutProduct& args, void* stream);
+
 /// gemv.h's Int8Gemm with device pointers.
 struct Int8Product {
   std::int64_t tokens = 0, out_features = 0, in_features = 0;
