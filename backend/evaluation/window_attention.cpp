@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "backend/model/cached_attention.h"
+#include "backend/model/in_layer.h"
 #include "backend/types/error.h"
 
 namespace qs {
@@ -66,8 +67,8 @@ at::Tensor WindowAttention::attend(const AttentionCall& call) {
   const bool pre_rope = method_->key_domain() == KeyDomain::PreRope;
   const KvPrompt prompt{call.query, pre_rope ? call.key_pre_rope : call.key, call.value,
                         cache_shape(*spec_, call.layer)};
-  const Seen key = reconstruct(prompt, KvRole::Key);
-  const Seen value = reconstruct(prompt, KvRole::Value);
+  const auto [key, value] = in_layer(
+      call.layer, [&] { return std::pair(reconstruct(prompt, KvRole::Key), reconstruct(prompt, KvRole::Value)); });
   const at::Tensor kept = mode_ == KvMode::PrefillQuantized ? method_->kept_after_prompt(prompt) : at::Tensor();
   const at::Tensor query = call.query.to(at::kFloat);
   const std::int64_t heads = query.size(0), tokens = query.size(1), head_dim = query.size(2);

@@ -1,6 +1,8 @@
 #include "backend/methods/kv_gradients.h"
 #include "backend/methods/kvquant_fit.h"
+#include "backend/methods/kv_groups.h"
 #include "backend/model/decoder.h"
+#include "backend/model/in_layer.h"
 #include "backend/model/model.h"
 #include "backend/types/error.h"
 
@@ -11,6 +13,10 @@ class CollectKeys final : public TapSink {
  public:
   explicit CollectKeys(std::vector<LayerCalibration>& layers) : layers_(layers) {}
   void on_attention(const AttentionCall& call) override {
+    in_layer(call.layer, [&] {
+      check_finite(call.key_pre_rope, KvRole::Key, call.first_position);
+      check_finite(call.value, KvRole::Value, call.first_position);
+    });
     layers_[static_cast<std::size_t>(call.layer)].add_keys(call.key_pre_rope);
   }
 

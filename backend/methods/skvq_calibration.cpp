@@ -12,6 +12,7 @@
 #include "backend/methods/kv_params.h"
 #include "backend/methods/skvq.h"
 #include "backend/model/cached_attention.h"
+#include "backend/model/in_layer.h"
 #include "backend/model/model.h"
 #include "backend/types/error.h"
 
@@ -198,12 +199,10 @@ class StatisticsSink final : public TapSink {
       add_histogram(sums.value, values);
       return;
     }
-    try {
+    in_layer(call.layer, [&] {
       check_finite(key, KvRole::Key, call.first_position);
       check_finite(call.value, KvRole::Value, call.first_position);
-    } catch (const Error& error) {
-      throw Error(error.code(), "Layer " + std::to_string(call.layer) + ": " + error.what());
-    }
+    });
     add_ranges(sums.key, keys);
     add_ranges(sums.value, values);
     if (!keeps_samples_ || static_cast<std::int64_t>(sums.samples.size()) >= kSearchPrompts) return;

@@ -8,8 +8,10 @@
 
 #include "backend/evaluation/decode_window.h"
 #include "backend/evaluation/kv_auto.h"
+#include "backend/evaluation/window_attention.h"
 #include "backend/method.h"
 #include "backend/method_registry.h"
+#include "backend/model/cached_attention.h"
 #include "backend/types/error.h"
 #include "tests/support/kv_random.h"
 
@@ -208,6 +210,34 @@ class TestKvPlans : public QObject {
       QVERIFY(used <= budget + 1e-9);
       QVERIFY(std::abs(sum - best) < 1e-9);
     }
+  }
+
+  void aNanNamesLayerHeadAndToken_data() {
+    QTest::addColumn<QString>("setup");
+    for (const char* setup :
+         {"kivi:g=16,r=16", "rtn-token-asym:bits=4,g=16", "qaq", "scope:prompt=32,window=8,recent=8,max_out=64"})
+      QTest::newRow(setup) << setup;
+  }
+  void aNanNamesLayerHeadAndToken() {
+    QFETCH(QString, setup);
+    const ArchitectureSpec& spec = sample()->spec();
+    const auto plan = make_kv_plan(parse_kv_setup(setup.toStdString()).value(), spec.layers, nullptr);
+    std::mt19937_64 generator(5);
+    AttentionCall call{.layer = 1,
+                       .query = test::random_kv(generator, {spec.heads, 40, spec.head_dim}),
+                       .key = test::random_kv(generator, {spec.kv_heads, 40, spec.head_dim}),
+                       .value = test::random_kv(generator, {spec.kv_heads, 40, spec.head_dim})};
+    call.key[1][17][3] = std::numeric_limits<float>::quiet_NaN();
+    call.key_pre_rope = call.key;
+    const auto names_the_place = [](const std::string& message) {
+      return message.starts_with("Layer 1: The key of head 1, token 17, channel 3 is not a number");
+    };
+    CachedAttention cached(spec, plan.get(), {}, at::kFloat, 1);
+    const std::string decoding = error_of([&] { cached.attend(call); });
+    QVERIFY2(names_the_place(decoding), decoding.c_str());
+    WindowAttention window(*plan, KvMode::PrefillQuantized, spec, {});
+    const std::string teacher_forced = error_of([&] { window.attend(call); });
+    QVERIFY2(names_the_place(teacher_forced), teacher_forced.c_str());
   }
 
   void theSearchAssemblesMeasuresAndCompares() {
