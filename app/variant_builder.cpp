@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/evaluation/calibrate.h"
 #include "backend/evaluation/calibration_windows.h"
 #include "backend/evaluation/evaluate.h"
 #include "backend/evaluation/kv_calibration.h"
@@ -14,7 +15,7 @@ namespace qs {
 
 bool needs_calibration(const std::string& line) {
   const std::optional<Setup> setup = parse_weight_setup(line);
-  return setup && calibration_need(*setup);
+  return setup && weight_calibration_needs(*setup).any();
 }
 
 std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model, const std::string& weights,
@@ -29,12 +30,19 @@ std::shared_ptr<const Variant> build_variant(std::shared_ptr<const Model> model,
   context.on_linear = weight_run.on_linear;
   Calibration calibration;
   CalibrationWindows windows;
-  if (capture && weight_setup && calibration_need(*weight_setup) == CalibrationNeed::TokenWindows) {
+  const CalibrationNeeds needs = weight_setup ? weight_calibration_needs(*weight_setup) : CalibrationNeeds{};
+  if (capture && needs.token_windows) {
     windows = calibration_windows(*model, capture->token_ids(), capture->info().text_source,
                                   capture->info().text_sha256, *weight_setup);
     context.windows = &windows;
-  } else if (capture) {
+  }
+  if (capture && (needs.activation_maxima || needs.input_rows)) {
     calibration = calibration_from_capture(*capture);
+    if (needs.input_rows) {
+      calibration.input_rows =
+          calibrate(*model, capture->token_ids(), 0, calibration.source, job.part(0.0, 0.1), kUsualInputSample)
+              .input_rows;
+    }
     context.calibration = &calibration;
   }
   std::optional<KvArtifact> artifact;

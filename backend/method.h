@@ -182,6 +182,9 @@ class WeightMethod {
   /// The quantized model. Shares every tensor it does not change. Only linears of decoder blocks are quantized.
   /// @throws Error InvalidArgument when the context lacks what the method's declaration says it needs
   virtual DecoderWeights apply(const Model& model, const WeightContext& context, const JobContext& job) const = 0;
+  /// The weights in floating point that `apply` rounds: what statistics compare with. They compute what the model
+  /// computes (smoothing); most methods round the weights as they are.
+  virtual DecoderWeights prepare(const Model& model, const WeightContext& context, const JobContext& job) const;
   /// One weight alone [out_features, in_features]: for `apply` on files and for views.
   /// @throws Error InvalidArgument naming column and row of a NaN or infinity, or a group size that does not divide
   virtual QuantizedTensor quantize_weight(const at::Tensor& weight, const std::string& name) const = 0;

@@ -4,7 +4,9 @@
 
 #include "backend/methods/declared_methods.h"
 #include "backend/methods/full_precision_kv.h"
+#include "backend/methods/layerwise_params.h"
 #include "backend/methods/setup_spellings.h"
+#include "backend/methods/weight_chain.h"
 #include "backend/types/error.h"
 
 namespace qs {
@@ -70,17 +72,100 @@ void check_artifact(const Setup& setup, std::int64_t layers, const KvArtifact& a
   }
 }
 
+CalibrationNeeds needs_of_part(const Setup& part) {
+  const WeightMethodEntry& entry = entry_of(weight_methods(), part, "weight");
+  if (entry.needs) return entry.needs(part.params);
+  CalibrationNeeds needs;
+  if (!entry.info.needs_calibration) return needs;
+  (entry.info.calibration_need == CalibrationNeed::TokenWindows ? needs.token_windows : needs.activation_maxima) = true;
+  return needs;
+}
+
+template <typename Value>
+Value param_or(const Setup& part, const char* key, Value absent) {
+  const auto found = part.params.find(key);
+  if (found == part.params.end()) return absent;
+  const Value* value = std::get_if<Value>(&found->second);
+  return value ? *value : absent;
+}
+
+bool quantizes_inputs(const Setup& part) { return param_or(part, "bits_a", 16) < 16; }
+
+/// How the parts of a chain quantize attention products, as text to compare; empty when they do not. Parameters have
+/// the same names in all methods (weights specification, section 15).
+std::string attention_of(const Setup& chain) {
+  for (const Setup* part : parts_of(chain)) {
+    if (!quantizes_inputs(*part) || !param_or(*part, "quantize_attention", false)) continue;
+    const std::string level = param_or(*part, "level", std::string());
+    return std::to_string(param_or(*part, "bits_a", 16)) +
+           (param_or(*part, "quantizer", std::string()) == "absmax" ? " absmax" : " affine") +
+           (param_or(*part, "sym_a", false) ? " symmetric " : " ") + (level == "O2" || level == "O3" ? level : "") +
+           param_or(*part, "v_axis", std::string());
+  }
+  return {};
+}
+
+/// DecoderWeights::attention holds for all layers.
+void check_attention_agrees(const Setup& setup) {
+  for (const Setup& entry : setup.layers) {
+    if (attention_of(entry) == attention_of(setup.layers.front())) continue;
+    throw Error(ErrorCode::InvalidArgument,
+                "Per-layer setup: attention products are quantized in all layers alike or in none, and layers " +
+                    setup.layers.front().range.text() + " and " + entry.range.text() +
+                    " differ. Set quantize_attention=false in all of them, or give them the same settings.");
+  }
+}
+
+std::unique_ptr<WeightMethod> make_weight_chain(const Setup& setup) {
+  std::vector<NamedWeightMethod> stages;
+  const Setup* inputs_by = nullptr;
+  const std::vector<const Setup*> parts = parts_of(setup);
+  for (const Setup* part : parts) {
+    const WeightMethodEntry& entry = entry_of(weight_methods(), *part, "weight");
+    const bool last = part == parts.back();
+    if (!last && !entry.make_in_front)
+      throw Error(ErrorCode::InvalidArgument, "Nothing can follow the weight method '" + part->method + "'.");
+    if (inputs_by && quantizes_inputs(*part)) {
+      throw Error(ErrorCode::InvalidArgument, "Both '" + inputs_by->method + "' and '" + part->method +
+                                                  "' quantize the inputs of the linears; set bits_a=16 in one of "
+                                                  "them.");
+    }
+    if (quantizes_inputs(*part)) inputs_by = part;
+    stages.push_back(
+        {last ? entry.make(part->params) : entry.make_in_front(part->params), setup_line(part->method, part->params)});
+  }
+  return std::make_unique<WeightChain>(std::move(stages));
+}
+
+std::string line_of(const Setup& chain) {
+  std::string line;
+  for (const Setup* part : parts_of(chain)) line += (line.empty() ? "" : "+") + setup_line(part->method, part->params);
+  return line;
+}
+
+std::unique_ptr<WeightMethod> make_layered(const Setup& setup) {
+  std::vector<LayeredWeightMethod::Entry> entries;
+  for (const Setup& entry : setup.layers) {
+    Setup alone = entry;
+    alone.range = {};
+    NamedWeightMethod part{nullptr, "none"};
+    try {
+      if (alone.method != "none") part = {make_weight_method(alone), line_of(alone)};
+    } catch (const Error& error) {
+      throw Error(error.code(), "Layers " + entry.range.text() + ": " + error.what());
+    }
+    entries.push_back({entry.range, std::move(part)});
+  }
+  check_attention_agrees(setup);
+  windows_part(setup);
+  return std::make_unique<LayeredWeightMethod>(std::move(entries));
+}
+
 }  // namespace
 
 const std::vector<KvMethodEntry>& kv_methods() {
   static const std::vector<KvMethodEntry> all = {
-      rtn_kv_method(),
-      kivi_method(),
-      skvq_method(),
-      kvquant_method(),
-      qaq_method(),
-      decoquant_method(),
-      scope_method(),
+      rtn_kv_method(), kivi_method(), skvq_method(), kvquant_method(), qaq_method(), decoquant_method(), scope_method(),
   };
   return all;
 }
@@ -162,7 +247,31 @@ std::shared_ptr<const KvPlan> make_kv_plan(const Setup& setup, std::int64_t laye
   return std::make_shared<const KvPlan>(std::move(methods));
 }
 
+CalibrationNeeds weight_calibration_needs(const Setup& setup) {
+  CalibrationNeeds needs;
+  for (const Setup* part : parts_of(setup)) needs |= needs_of_part(*part);
+  return needs;
+}
+
+const Setup* windows_part(const Setup& setup) {
+  const Setup* found = nullptr;
+  for (const Setup* part : parts_of(setup)) {
+    if (!needs_of_part(*part).token_windows) continue;
+    if (!found) found = part;
+    for (const char* key : {"nsamples", "seqlen", "seed"}) {
+      const int first = param_or(*found, key, 0), other = param_or(*part, key, 0);
+      if (first == other) continue;
+      throw Error(ErrorCode::InvalidArgument, "All parts of a setup learn from the same windows, and '" +
+                                                  std::string(key) + "' is " + std::to_string(first) + " in one and " +
+                                                  std::to_string(other) + " in another. Give them the same.");
+    }
+  }
+  return found;
+}
+
 std::unique_ptr<WeightMethod> make_weight_method(const Setup& setup) {
+  if (!setup.layers.empty()) return make_layered(setup);
+  if (!setup.then.empty()) return make_weight_chain(setup);
   return entry_of(weight_methods(), setup, "weight").make(setup.params);
 }
 

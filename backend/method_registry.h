@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/types/calibration_needs.h"
 #include "backend/types/method_info.h"
 #include "backend/types/setup.h"
 
@@ -50,7 +51,14 @@ bool needs_kv_calibration(const Setup& setup);
 /// For benches and captures: `setup` for one layer of these keys and values, calibrated on them where it needs that.
 /// @throws Error InvalidArgument when the method cannot be calibrated without a model
 std::unique_ptr<KvMethod> make_kv_method_for(const Setup& setup, const KvPrompt& sample, std::uint64_t seed);
+/// @param setup  as make_kv_method, but chains and per-layer setups too
+/// @throws Error NotFound for an unknown method, InvalidArgument for parts that do not fit each other: two that quantize
+///         the same inputs, layers that do not agree on attention products or calibration windows
 std::unique_ptr<WeightMethod> make_weight_method(const Setup& setup);
+/// What the setup learns from: all of its parts together, behind plus signs and of all ranges of layers.
+CalibrationNeeds weight_calibration_needs(const Setup& setup);
+/// The part whose nsamples, seqlen and seed cut the calibration windows; null when none needs windows.
+const Setup* windows_part(const Setup& setup);
 
 /// parse_setup against the methods of one side. @throws Error InvalidArgument
 /// @param warnings  receives a sentence for each spelling that is accepted but wrong; may be null

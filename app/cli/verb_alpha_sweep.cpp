@@ -71,8 +71,12 @@ Output sweep_output(const AlphaSweepResult& result) {
       const bool usable = point.state == AlphaPoint::State::Done || point.state == AlphaPoint::State::Cached;
       if (usable && (!best || point.value < best->value)) best = &point;
     }
-    output.json["schemes"].push_back(
-        {{"label", scheme.label}, {"bits_w", scheme.bits_w}, {"bits_a", scheme.bits_a}, {"points", points}});
+    const std::string per_layer = best_alpha_setup(scheme, result.layers);
+    output.json["schemes"].push_back({{"label", scheme.label},
+                                      {"bits_w", scheme.bits_w},
+                                      {"bits_a", scheme.bits_a},
+                                      {"points", points},
+                                      {"least_layer_error", per_layer}});
     output.text += table.text();
     if (best) {
       output.text += "best alpha " + fixed(best->alpha, 2);
@@ -80,6 +84,7 @@ Output sweep_output(const AlphaSweepResult& result) {
         output.text += ": on the edge of the grid, widen it";
       output.text += "\n";
     }
+    if (!per_layer.empty()) output.text += "least layer error, layer by layer: " + per_layer + "\n";
   }
   return output;
 }
@@ -95,7 +100,8 @@ void add_alpha_sweep(CLI::App& app, Cli& cli) {
   verb->add_option("--calibration-tokens", options->calibration_tokens)->check(CLI::PositiveNumber);
   verb->add_option("--alphas", options->alphas, "first:last:step or a list");
   verb->add_option("--bits", options->bits, "weight x activation widths, such as 8x8,6x6");
-  verb->add_option("--mode", options->mode, "model (perplexity) or layer (output error, no second forward pass)")
+  verb->add_option("--mode", options->mode,
+                   "model (perplexity) or layer (output error on inputs that the calibration kept)")
       ->check(CLI::IsMember({"model", "layer"}));
   verb->add_option("--window", options->window)->check(CLI::PositiveNumber);
   verb->add_option("--windows", options->windows)->check(CLI::PositiveNumber);
@@ -117,11 +123,7 @@ void add_alpha_sweep(CLI::App& app, Cli& cli) {
       const auto model = load(options->model, job.part(0.0, 0.05));
       const Calibration calibration =
           calibration_from(*model, options->calibration.empty() ? options->text : options->calibration,
-                           options->calibration_tokens, job.part(0.05, 0.15));
-      request.calibration_ids = encode_with_bos(model->tokenizer(), request.evaluation.text.text);
-      const auto most =
-          static_cast<std::size_t>(std::min<std::int64_t>(options->calibration_tokens, model->info().max_context));
-      request.calibration_ids.resize(std::min(request.calibration_ids.size(), most));
+                           options->calibration_tokens, true, job.part(0.05, 0.15));
       return sweep_output(alpha_sweep(model, calibration, request, nullptr, {}, job.part(0.15, 1.0)));
     };
   });

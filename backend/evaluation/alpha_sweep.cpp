@@ -3,14 +3,17 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "backend/evaluation/calibrate.h"
 #include "backend/evaluation/layer_error.h"
 #include "backend/evaluation/protocol.h"
 #include "backend/evaluation/windows.h"
 #include "backend/method.h"
 #include "backend/method_registry.h"
 #include "backend/methods/smoothing.h"
+#include "backend/methods/smoothquant.h"
 #include "backend/metrics.h"
 #include "backend/model/decoder.h"
 #include "backend/model/torch_error.h"
@@ -42,7 +45,7 @@ const AlphaPoint* find_known(const AlphaSweepResult* known, const AlphaSweepResu
   return nullptr;
 }
 
-void check_request(const AlphaSweepRequest& request) {
+void check_request(const AlphaSweepRequest& request, const Calibration& calibration) {
   if (request.alphas.empty())
     throw Error(ErrorCode::InvalidArgument, "The sweep has no alpha; give a grid such as 0.35:0.90:0.05.");
   for (const double alpha : request.alphas) {
@@ -52,10 +55,55 @@ void check_request(const AlphaSweepRequest& request) {
   if (request.bits.empty())
     throw Error(ErrorCode::InvalidArgument,
                 "The sweep has no scheme; give weight and activation bits such as 8 and 8.");
-  if (!request.model_mode && request.calibration_ids.empty()) {
+  if (!request.model_mode && request.calibration_ids.empty() && calibration.input_rows.empty()) {
     throw Error(ErrorCode::InvalidArgument,
                 "The layer mode of the sweep compares layer outputs on a text; it was given no tokens.");
   }
+}
+
+/// The points of the result that have to be computed, known ones taken over.
+std::vector<AlphaPoint*> pending_points(AlphaSweepResult& result, const AlphaSweepResult* known,
+                                        const std::function<void(const AlphaSweepResult&)>& on_point) {
+  std::vector<AlphaPoint*> pending;
+  for (AlphaScheme& scheme : result.schemes) {
+    for (AlphaPoint& point : scheme.points) {
+      if (const AlphaPoint* earlier = find_known(known, result, scheme, point.alpha)) {
+        point = *earlier;
+        point.state = AlphaPoint::State::Cached;
+        if (on_point) on_point(result);
+      } else {
+        pending.push_back(&point);
+      }
+    }
+  }
+  return pending;
+}
+
+const AlphaScheme& scheme_of(const AlphaSweepResult& result, const AlphaPoint* point) {
+  const auto found = std::find_if(result.schemes.begin(), result.schemes.end(), [point](const AlphaScheme& scheme) {
+    return !scheme.points.empty() && point >= &scheme.points.front() && point <= &scheme.points.back();
+  });
+  return *found;
+}
+
+/// Layer errors of all pending points; a point whose setup is wrong fails alone.
+void measure_layers(const Model& model, const Calibration& calibration, const AlphaSweepResult& result,
+                    const std::vector<AlphaPoint*>& pending, const JobContext& job) {
+  std::vector<PairPoint> points;
+  std::vector<AlphaPoint*> measured;
+  for (AlphaPoint* point : pending) {
+    const AlphaScheme& scheme = scheme_of(result, point);
+    try {
+      const Setup setup = setup_of(point->alpha, scheme.bits_w, scheme.bits_a);
+      points.push_back({point->alpha, SmoothQuant(setup.params).pair_quantizers()});
+      measured.push_back(point);
+    } catch (const Error& error) {
+      point->state = AlphaPoint::State::Failed;
+      point->failure = error.what();
+    }
+  }
+  std::vector<std::vector<double>> errors = pair_output_errors(model, calibration, points, job);
+  for (std::size_t i = 0; i < measured.size(); ++i) measured[i]->layer_mse = std::move(errors[i]);
 }
 
 }  // namespace
@@ -63,7 +111,7 @@ void check_request(const AlphaSweepRequest& request) {
 AlphaSweepResult alpha_sweep(std::shared_ptr<const Model> model, const Calibration& calibration,
                              const AlphaSweepRequest& request, const AlphaSweepResult* known,
                              const std::function<void(const AlphaSweepResult&)>& on_point, const JobContext& job) {
-  check_request(request);
+  check_request(request, calibration);
   AlphaSweepResult result;
   result.model = model->info().name;
   result.metric = request.model_mode ? "perplexity" : "layer_mse";
@@ -77,47 +125,52 @@ AlphaSweepResult alpha_sweep(std::shared_ptr<const Model> model, const Calibrati
 
   EvalRequest evaluation = request.evaluation;
   evaluation.tasks = {"ppl"};
-  const double runs = static_cast<double>(request.bits.size() * request.alphas.size()) + 1.0;
+  const Calibration* inputs = &calibration;
+  Calibration with_rows;
+  if (calibration.input_rows.empty() && !request.calibration_ids.empty()) {
+    with_rows = calibration;
+    with_rows.input_rows =
+        calibrate(*model, request.calibration_ids, 0, calibration.source, job.part(0.0, 0.05), kUsualInputSample)
+            .input_rows;
+    inputs = &with_rows;
+  }
+  const bool compares_layers = !inputs->input_rows.empty();
+  const double layers_end = request.model_mode ? 0.15 : 1.0;
   std::shared_ptr<const Variant> reference;
   if (request.model_mode) {
     reference = make_variant(model, std::nullopt, std::nullopt, nullptr, WeightExecution::Simulated, job);
-    const EvalReport report = evaluate(*reference, *reference, evaluation, job.part(0.0, 1.0 / runs));
+    const EvalReport report = evaluate(*reference, *reference, evaluation, job.part(0.05, 0.1));
     result.protocol = report.protocol;
     result.fingerprint = report.fingerprint;
     result.full_precision = report.tasks.front().value;
     result.full_precision_per_window = report.tasks.front().per_item;
   } else {
     result.protocol.windows = 1;
-    result.protocol.window = static_cast<std::int64_t>(request.calibration_ids.size());
+    result.protocol.window = inputs->input_rows.begin()->second.size(0);
     result.protocol.text_name = calibration.source;
     result.fingerprint = fingerprint(result.protocol);
   }
-  const std::vector<at::Tensor> inputs = request.calibration_ids.empty()
-                                             ? std::vector<at::Tensor>{}
-                                             : pair_inputs(*model, request.calibration_ids, JobContext());
 
-  double done = 1.0;
-  for (AlphaScheme& scheme : result.schemes) {
-    for (AlphaPoint& point : scheme.points) {
-      const JobContext step = job.part(done / runs, (done + 1.0) / runs);
-      done += 1.0;
-      step.checkpoint(0, 1, "Alpha sweep");
-      if (const AlphaPoint* earlier = find_known(known, result, scheme, point.alpha)) {
-        point = *earlier;
-        point.state = AlphaPoint::State::Cached;
-        if (on_point) on_point(result);
-        continue;
-      }
+  const std::vector<AlphaPoint*> pending = pending_points(result, known, on_point);
+  if (compares_layers && !pending.empty()) {
+    translate_torch_errors("Comparing layer outputs", [&] {
+      measure_layers(*model, *inputs, result, pending, job.part(request.model_mode ? 0.1 : 0.05, layers_end));
+    });
+  }
+  for (std::size_t i = 0; i < pending.size(); ++i) {
+    AlphaPoint& point = *pending[i];
+    const auto count = static_cast<double>(pending.size());
+    const double width = 1.0 - layers_end, from = layers_end + width * static_cast<double>(i) / count;
+    const JobContext step = job.part(from, from + width / count);
+    step.checkpoint(0, 1, "Alpha sweep");
+    if (point.state == AlphaPoint::State::Pending) {
       try {
-        const Setup setup = setup_of(point.alpha, scheme.bits_w, scheme.bits_a);
-        if (!inputs.empty()) {
-          point.layer_mse =
-              pair_output_errors(*model, calibration, setup, inputs, step.part(0.0, request.model_mode ? 0.2 : 1.0));
-        }
         if (request.model_mode) {
+          const AlphaScheme& scheme = scheme_of(result, &point);
+          const Setup setup = setup_of(point.alpha, scheme.bits_w, scheme.bits_a);
           const auto variant =
-              make_variant(model, setup, std::nullopt, &calibration, WeightExecution::Simulated, step.part(0.2, 0.4));
-          const EvalReport report = evaluate(*variant, *reference, evaluation, step.part(0.4, 1.0));
+              make_variant(model, setup, std::nullopt, &calibration, WeightExecution::Simulated, step.part(0.0, 0.2));
+          const EvalReport report = evaluate(*variant, *reference, evaluation, step.part(0.2, 1.0));
           point.value = report.tasks.front().value;
           point.per_window = report.tasks.front().per_item;
           const PairedDifference difference = paired_difference(
@@ -133,10 +186,42 @@ AlphaSweepResult alpha_sweep(std::shared_ptr<const Model> model, const Calibrati
         point.state = AlphaPoint::State::Failed;
         point.failure = error.what();
       }
-      if (on_point) on_point(result);
     }
+    if (on_point) on_point(result);
   }
   return result;
+}
+
+std::string best_alpha_setup(const AlphaScheme& scheme, std::int64_t layers) {
+  std::string line;
+  std::string last;
+  LayerRange range;
+  const auto flush = [&] {
+    if (!last.empty()) line += (line.empty() ? "layers:" : ";") + range.text() + "=" + last;
+  };
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    const AlphaPoint* best = nullptr;
+    double least = 0.0;
+    for (const AlphaPoint& point : scheme.points) {
+      if (point.layer_mse.empty()) continue;
+      const std::size_t pairs = point.layer_mse.size() / static_cast<std::size_t>(layers);
+      double sum = 0.0;
+      for (std::size_t pair = 0; pair < pairs; ++pair)
+        sum += point.layer_mse[static_cast<std::size_t>(layer) * pairs + pair];
+      if (!best || sum < least) best = &point, least = sum;
+    }
+    if (!best) return {};
+    const double alpha = std::round(best->alpha * 1e6) / 1e6;  // grids add up their steps
+    const std::string setup = format_setup(setup_of(alpha, scheme.bits_w, scheme.bits_a), weight_method_infos());
+    if (setup != last) {
+      flush();
+      range.first = layer;
+    }
+    range.last = layer;
+    last = setup;
+  }
+  flush();
+  return line;
 }
 
 std::vector<MigrationInput> migration_inputs(const Model& model, const Calibration& calibration) {

@@ -51,29 +51,14 @@ CalibrationWindows calibration_windows(const Model& model, const std::vector<std
 CalibrationWindows calibration_windows(const Model& model, const std::vector<std::int64_t>& ids,
                                        const std::string& source, const std::string& source_sha256,
                                        const Setup& setup) {
-  const Setup* from = &setup;
-  for (const Setup& next : setup.then) {
-    if (next.params.count("nsamples")) from = &next;
-  }
+  const Setup* from = windows_part(setup);
+  if (!from) from = &setup;
   return calibration_windows(model, ids, source, source_sha256, int_param(*from, "nsamples", 128),
                              int_param(*from, "seqlen", 2048), static_cast<std::uint64_t>(int_param(*from, "seed", 0)));
 }
 
 CalibrationWindows calibration_windows(const Model& model, const EvalText& text, const Setup& setup) {
   return calibration_windows(model, encode_with_bos(model.tokenizer(), text.text), text.name, text.sha256, setup);
-}
-
-std::optional<CalibrationNeed> calibration_need(const Setup& setup) {
-  const std::vector<MethodInfo> infos = weight_method_infos();
-  std::optional<CalibrationNeed> need;
-  const auto look = [&](const Setup& one) {
-    for (const MethodInfo& info : infos) {
-      if (info.id == one.method && info.needs_calibration && !need) need = info.calibration_need;
-    }
-  };
-  look(setup);
-  for (const Setup& next : setup.then) look(next);
-  return need;
 }
 
 }  // namespace qs

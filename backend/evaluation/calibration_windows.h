@@ -16,12 +16,9 @@ CalibrationWindows calibration_windows(const Model& model, const std::vector<std
                                        const std::string& source, const std::string& source_sha256, std::int64_t count,
                                        std::int64_t seqlen, std::uint64_t seed);
 
-/// The same with nsamples, seqlen and seed of a setup of a method with CalibrationNeed::TokenWindows.
+/// The same with nsamples, seqlen and seed of the part of a setup that learns from windows (windows_part).
 CalibrationWindows calibration_windows(const Model& model, const std::vector<std::int64_t>& ids,
                                        const std::string& source, const std::string& source_sha256, const Setup& setup);
 CalibrationWindows calibration_windows(const Model& model, const EvalText& text, const Setup& setup);
-
-/// What the weight setup, or a method behind its plus signs, learns from; empty when nothing is needed.
-std::optional<CalibrationNeed> calibration_need(const Setup& setup);
 
 }  // namespace qs

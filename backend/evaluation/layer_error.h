@@ -1,23 +1,24 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <vector>
 
-#include "backend/method.h"
+#include "backend/methods/pair_error.h"
 #include "backend/model/model.h"
-#include "backend/types/setup.h"
 
 namespace qs {
 
-/// Inputs of the folded pairs of every layer in full precision: layer * 2 + pair, f32 [tokens, hidden_size]. At most
-/// 512 tokens.
-std::vector<at::Tensor> pair_inputs(const Model& model, const std::vector<std::int64_t>& ids, const JobContext& job);
+/// One point of an alpha sweep in layer mode.
+struct PairPoint {
+  double alpha = 0.5;
+  PairQuantizers quantizers;
+};
 
 /// Mean squared error of the outputs of every folded pair when its input is smoothed and quantized with its weights
-/// (weights specification 4.5, layer mode): layer * 2 + pair.
-/// @param inputs  from pair_inputs
-std::vector<double> pair_output_errors(const Model& model, const Calibration& calibration, const Setup& smoothquant,
-                                       const std::vector<at::Tensor>& inputs, const JobContext& job);
+/// (weights specification 4.5, layer mode), for all points in one go: every weight is decoded once.
+/// @param calibration  with input_rows
+/// @return of each point: layer * pairs + pair
+/// @throws Error InvalidArgument when the calibration holds no input_rows
+std::vector<std::vector<double>> pair_output_errors(const Model& model, const Calibration& calibration,
+                                                    const std::vector<PairPoint>& points, const JobContext& job);
 
 }  // namespace qs

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "backend/methods/absmax.h"
+#include "backend/methods/packed_linear.h"
 #include "backend/model/affine_range.h"
 #include "backend/types/error.h"
 
@@ -49,6 +50,18 @@ QuantizedInputLinear::QuantizedInputLinear(std::shared_ptr<const LinearOp> inner
 
 at::Tensor QuantizedInputLinear::apply(const at::Tensor& x) const {
   return inner_->apply(fake_quantize(x, quantization_));
+}
+
+ActivationQuantization input_quantization(const LinearOp& linear) {
+  if (const auto* wrapped = dynamic_cast<const QuantizedInputLinear*>(&linear)) return wrapped->quantization();
+  if (const auto* packed = dynamic_cast<const PackedLinear*>(&linear)) return packed->activations();
+  return {};
+}
+
+std::shared_ptr<const LinearOp> keep_input_quantization(const LinearOp& before, std::shared_ptr<const LinearOp> made) {
+  const ActivationQuantization kept = input_quantization(before);
+  if (kept.off() || !input_quantization(*made).off()) return made;
+  return std::make_shared<QuantizedInputLinear>(std::move(made), kept);
 }
 
 }  // namespace qs

@@ -28,7 +28,8 @@ struct ActivationQuantization {
 /// @throws Error InvalidArgument when group_size does not divide in_features
 at::Tensor fake_quantize(const at::Tensor& x, const ActivationQuantization& quantization);
 
-/// A linear layer whose input is fake-quantized first.
+/// A linear layer whose input is fake-quantized first. Its weight may be in floating point still: what stands behind
+/// smoothing in a chain quantizes it.
 class QuantizedInputLinear final : public LinearOp {
  public:
   QuantizedInputLinear(std::shared_ptr<const LinearOp> inner, ActivationQuantization quantization);
@@ -38,11 +39,19 @@ class QuantizedInputLinear final : public LinearOp {
   std::int64_t in_features() const override { return inner_->in_features(); }
   std::int64_t out_features() const override { return inner_->out_features(); }
   bool packed() const override { return inner_->packed(); }
+  at::Tensor bias() const override { return inner_->bias(); }
+  bool floating_point() const override { return inner_->floating_point(); }
+  at::Tensor rows(const at::Tensor& ids) const override { return inner_->rows(ids); }
   const ActivationQuantization& quantization() const { return quantization_; }
 
  private:
   std::shared_ptr<const LinearOp> inner_;
   ActivationQuantization quantization_;
 };
+
+/// How a linear quantizes its input at every product; off when it does not.
+ActivationQuantization input_quantization(const LinearOp& linear);
+/// `made`, which replaces `before`: quantizes its input as `before` did, unless it does so in its own way.
+std::shared_ptr<const LinearOp> keep_input_quantization(const LinearOp& before, std::shared_ptr<const LinearOp> made);
 
 }  // namespace qs

@@ -246,7 +246,7 @@ WeightMethodEntry gptq_method() {
                        {.label = "GPTQ-4, static groups of 128",
                         .params = {{"bits", 4}, {"group_size", 128}, {"static_groups", true}},
                         .source = "IST-DASLab/gptq, --act-order --static-groups"}},
-           .may_follow = {},
+           .may_follow = {"smoothquant"},
            .needs_calibration = true,
            .calibration_need = CalibrationNeed::TokenWindows,
            .effective_bits_formula = "bits + (16 + bits) / group_size; symmetric: bits + 16 / group_size; plus 32 / "

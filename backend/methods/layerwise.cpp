@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 
+#include "backend/methods/activation_quantization.h"
 #include "backend/methods/layerwise_checkpoint.h"
 #include "backend/methods/weight_codes.h"
 #include "backend/model/model.h"
@@ -102,6 +103,12 @@ class Engine {
         weights_(context.weights ? *context.weights : model.weights()),
         layers_(static_cast<std::int64_t>(weights_.blocks.size())),
         attention_(weights_.attention) {
+    weights_.measured_bits = 0.0;
+    for (std::int64_t layer = 0; layer < layers_; ++layer) {
+      if (!context.quantizes(layer)) continue;
+      if (first_ < 0) first_ = layer;
+      last_ = layer;
+    }
     if (!context.windows || context.windows->windows.empty()) {
       throw Error(ErrorCode::InvalidArgument,
                   "This method runs windows of a calibration text through the model. Name a text to calibrate on.");
@@ -115,14 +122,18 @@ class Engine {
     std::optional<LayerwiseCheckpoint> checkpoint;
     if (!context_.checkpoint.empty()) checkpoint.emplace(context_.checkpoint, identity());
     embed();
-    for (std::int64_t layer = 0; layer < layers_; ++layer) {
+    for (std::int64_t layer = 0; layer <= last_; ++layer) {
       const JobContext part = layer_part(job, layer);
+      if (!context_.quantizes(layer)) {
+        run_windows(weights_.blocks[static_cast<std::size_t>(layer)], layer, nullptr, part);
+        continue;
+      }
       DecoderBlock& block = weights_.blocks[static_cast<std::size_t>(layer)];
       std::vector<LinearArtifact> artifacts;
       const std::vector<std::string> names = names_of(block, layer);
       if (checkpoint && checkpoint->has(layer)) {
         artifacts = checkpoint->load(layer, names);
-        if (layer == 0 && !artifacts.empty()) quantizer_.restore(artifacts.front());
+        if (layer == first_ && !artifacts.empty()) quantizer_.restore(artifacts.front());
         for (const LinearArtifact& artifact : artifacts) tell(artifact);
       } else {
         artifacts = quantize_block(layer, part.part(0.0, 0.9));
@@ -130,7 +141,7 @@ class Engine {
       }
       finish_block(layer, artifacts, part.part(0.9, 1.0));
     }
-    job.checkpoint(layers_, layers_, "Quantizing layer by layer");
+    job.checkpoint(1, 1, "Quantizing layer by layer");
     return std::move(weights_);
   }
 
@@ -139,9 +150,13 @@ class Engine {
       throw Error(ErrorCode::InvalidArgument, "The model has the layers 0 to " + std::to_string(layers_ - 1) +
                                                   ", not " + std::to_string(redone) + ".");
     }
+    if (!context_.quantizes(redone)) {
+      throw Error(ErrorCode::InvalidArgument,
+                  "Layer " + std::to_string(redone) + " is not quantized by this setup, so it cannot be redone.");
+    }
     const LayerwiseCheckpoint checkpoint(context_.checkpoint, identity(), true);
     for (std::int64_t layer = 0; layer <= redone; ++layer) {
-      if (checkpoint.has(layer)) continue;
+      if (checkpoint.has(layer) || !context_.quantizes(layer)) continue;
       throw Error(ErrorCode::InvalidArgument, "Layer " + std::to_string(layer) + " is not in the checkpoint '" +
                                                   context_.checkpoint.string() +
                                                   "' yet. Quantize up to the layer first.");
@@ -149,7 +164,11 @@ class Engine {
     embed();
     for (std::int64_t layer = 0; layer < redone; ++layer) {
       const DecoderBlock& block = weights_.blocks[static_cast<std::size_t>(layer)];
-      finish_block(layer, checkpoint.load(layer, names_of(block, layer)), job.part(0.0, 0.5));
+      if (context_.quantizes(layer)) {
+        finish_block(layer, checkpoint.load(layer, names_of(block, layer)), job.part(0.0, 0.5));
+      } else {
+        run_windows(block, layer, nullptr, job.part(0.0, 0.5));
+      }
     }
     note_ = "Redone as " + plan_.setup + ".";
     checkpoint.save(redone, quantize_block(redone, job.part(0.5, 1.0)));
@@ -161,11 +180,11 @@ class Engine {
   }
 
   JobContext layer_part(const JobContext& job, std::int64_t layer) const {
-    const double count = static_cast<double>(layers_);
+    const double count = static_cast<double>(last_ + 1);
     return job.part(static_cast<double>(layer) / count, static_cast<double>(layer + 1) / count);
   }
 
-  CheckpointIdentity identity() const { return checkpoint_identity(model_, weights_, *context_.windows, plan_.setup); }
+  CheckpointIdentity identity() const { return checkpoint_identity(model_, weights_, context_, plan_.setup); }
 
   void forecast() const {
     const WeightForecast need = forecast_layerwise(model_, quantizer_, plan_, context_);
@@ -245,7 +264,7 @@ class Engine {
       if (!inputs && quantizer_.wants_hessian()) inputs = &nothing(linear.in_features());
       tasks.push_back({slots[i].name, linear.weight(), inputs});
     }
-    if (layer == 0 && !tuned_) {
+    if (layer == first_ && !tuned_) {
       quantizer_.tune(tasks, job.part(0.5, 0.6));
       tuned_ = true;
     }
@@ -271,7 +290,7 @@ class Engine {
     require_floating_point(original, name);
     auto linear = quantizer_.make_linear(artifact, original.bias(), WeightExecution::Simulated, weights_.compute_type);
     check_shape(*linear, original, name);
-    return linear;
+    return keep_input_quantization(original, std::move(linear));
   }
 
   void check_shape(const LinearOp& linear, const LinearOp& original, const std::string& name) const {
@@ -301,12 +320,15 @@ class Engine {
       bits_ += artifacts[i].progress.effective_bits * size;
       elements_ += size;
       *running[i].op = simulated(artifacts[i], *original, kept[i].name);
-      *kept[i].op = context_.execution == WeightExecution::Packed
-                        ? quantizer_.make_linear(artifacts[i], bias, WeightExecution::Packed, type)
-                        : *running[i].op;
+      if (context_.execution == WeightExecution::Packed) {
+        *kept[i].op = keep_input_quantization(
+            *original, quantizer_.make_linear(artifacts[i], bias, WeightExecution::Packed, type));
+      } else {
+        *kept[i].op = *running[i].op;
+      }
     }
     weights_.measured_bits = elements_ > 0.0 ? bits_ / elements_ : 0.0;
-    if (layer + 1 < layers_) run_windows(runs, layer, nullptr, job);
+    if (layer < last_) run_windows(runs, layer, nullptr, job);
   }
 
   const Model& model_;
@@ -315,6 +337,7 @@ class Engine {
   const WeightContext& context_;
   DecoderWeights weights_;
   const std::int64_t layers_;
+  std::int64_t first_ = -1, last_ = -1;  ///< layers that are quantized
   FullPrecisionWindow attention_;
   std::vector<RaggedBatch> batches_;
   std::vector<at::Tensor> hidden_;
@@ -368,6 +391,7 @@ WeightForecast forecast_layerwise(const Model& model, const LinearQuantizer& qua
   double operations = 0.0;
   std::int64_t results = 0, worst = 0;
   for (std::size_t layer = 0; layer < weights.blocks.size(); ++layer) {
+    const bool quantizes = context.quantizes(static_cast<std::int64_t>(layer));
     std::map<int, std::map<std::string, std::int64_t>> sums;  // stage, input, bytes of H
     std::int64_t largest = 0;
     double forward = 0.0;
@@ -375,16 +399,17 @@ WeightForecast forecast_layerwise(const Model& model, const LinearQuantizer& qua
     for (const LinearSlot& slot : linear_slots(weights.blocks[layer], static_cast<std::int64_t>(layer))) {
       const std::int64_t in = (*slot.op)->in_features(), out = (*slot.op)->out_features();
       const double i = static_cast<double>(in), o = static_cast<double>(out);
+      forward += 2.0 * i * o * static_cast<double>(tokens);
+      if (!quantizes) continue;
       // Q, K, V read one input, and so do gate and up.
       const std::string input = std::to_string(stage_of(slot.kind)) + "/" + std::to_string(slot.expert);
       sums[plan.true_sequential ? stage_of(slot.kind) : 0][input] = in * in * 4;
       largest = std::max(largest, 4 * (4 * in * in + 4 * in * out));
-      forward += 2.0 * i * o * static_cast<double>(tokens);
       operations += i * i * i + o * i * i;
       if (counted.insert(input).second) operations += i * i * static_cast<double>(tokens);
       results += out * in * (context.execution == WeightExecution::Packed ? 1 : element);
     }
-    operations += forward * (1.0 + (plan.true_sequential ? kStages : 1));
+    operations += forward * (1.0 + (quantizes && plan.true_sequential ? kStages : 1));
     for (const auto& [stage, of_stage] : sums) {
       std::int64_t bytes = largest;
       for (const auto& [input, size] : of_stage) bytes += size;

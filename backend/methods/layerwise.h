@@ -18,6 +18,9 @@ struct LayerwisePlan {
 /// quantizes them, and runs the quantized block for the inputs of the next. Hidden states of the windows are kept for
 /// one block only.
 ///
+/// Blocks that the context does not name (WeightContext::quantizes) stay as they are; the windows run through them. A
+/// linear that quantizes its input keeps doing so: the windows see it, H is of the inputs before it.
+///
 /// With a checkpoint folder each finished block is written to it (layer-0000.safetensors: the artifacts; setup.json:
 /// what they were made from), flushed and renamed into place, and a later run with the same model, windows and setup
 /// takes finished blocks from there.

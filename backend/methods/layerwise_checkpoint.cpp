@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "backend/formats/safe_write.h"
 #include "backend/formats/safetensors.h"
@@ -23,13 +24,17 @@ using nlohmann::json;
 
 constexpr const char* kFormat = "quantoscope-layerwise-1";
 
-/// First and last rows of the weights of the first and the last block: enough to tell a smoothed model from the plain
-/// one.
-std::string sample_of_weights(const DecoderWeights& weights) {
+/// First and last rows of the weights of the first and the last block to be quantized: enough to tell a smoothed model
+/// from the plain one.
+std::string sample_of_weights(const DecoderWeights& weights, const WeightContext& context) {
   Sha256 hash;
-  DecoderWeights copy = weights;
-  for (DecoderBlock* block : {&copy.blocks.front(), &copy.blocks.back()}) {
-    for (const LinearSlot& slot : linear_slots(*block, 0)) {
+  std::vector<std::size_t> layers;
+  for (std::size_t layer = 0; layer < weights.blocks.size(); ++layer)
+    if (context.quantizes(static_cast<std::int64_t>(layer))) layers.push_back(layer);
+  if (layers.size() > 2) layers = {layers.front(), layers.back()};
+  for (const std::size_t layer : layers) {
+    DecoderBlock block = weights.blocks[layer];
+    for (const LinearSlot& slot : linear_slots(block, static_cast<std::int64_t>(layer))) {
       require_floating_point(**slot.op, slot.name);
       const std::int64_t last = (*slot.op)->out_features() - 1;
       const at::Tensor ends =
@@ -94,17 +99,24 @@ std::string short_name(const std::string& name) {
 
 }  // namespace
 
-CheckpointIdentity checkpoint_identity(const Model& model, const DecoderWeights& weights,
-                                       const CalibrationWindows& windows, const std::string& setup) {
-  return {{"model", model.info().fingerprint},
-          {"weights", sample_of_weights(weights)},
-          {"compute type", model.options().dtype},
-          {"calibration text", windows.source + " " + windows.source_sha256},
-          {"number of windows", std::to_string(windows.windows.size())},
-          {"seqlen", std::to_string(windows.seqlen)},
-          {"seed", std::to_string(windows.seed)},
-          {"window tokens", hash_of_windows(windows)},
-          {"setup", setup}};
+CheckpointIdentity checkpoint_identity(const Model& model, const DecoderWeights& weights, const WeightContext& context,
+                                       const std::string& setup) {
+  const CalibrationWindows& windows = *context.windows;
+  CheckpointIdentity identity = {{"model", model.info().fingerprint},
+                                 {"weights", sample_of_weights(weights, context)},
+                                 {"compute type", model.options().dtype},
+                                 {"calibration text", windows.source + " " + windows.source_sha256},
+                                 {"number of windows", std::to_string(windows.windows.size())},
+                                 {"seqlen", std::to_string(windows.seqlen)},
+                                 {"seed", std::to_string(windows.seed)},
+                                 {"window tokens", hash_of_windows(windows)},
+                                 {"setup", setup}};
+  if (!context.behind.empty()) identity["behind"] = context.behind;
+  for (const LayerRange& range : context.layers) {
+    std::string& layers = identity["layers"];
+    layers += (layers.empty() ? "" : ",") + range.text();
+  }
+  return identity;
 }
 
 LayerwiseCheckpoint::LayerwiseCheckpoint(std::filesystem::path folder, const CheckpointIdentity& identity,
@@ -118,7 +130,10 @@ LayerwiseCheckpoint::LayerwiseCheckpoint(std::filesystem::path folder, const Che
   }
   const std::filesystem::path path = folder_ / "setup.json";
   if (!std::filesystem::exists(path)) {
-    if (has(0)) throw_broken(path, "it is missing beside blocks that it should describe");
+    for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+      if (entry.path().filename().string().rfind("layer-", 0) == 0)
+        throw_broken(path, "it is missing beside blocks that it should describe");
+    }
     write_file_safely(path, json{{"format", kFormat}, {"made_from", identity}}.dump(1) + "\n");
     return;
   }
@@ -130,12 +145,16 @@ LayerwiseCheckpoint::LayerwiseCheckpoint(std::filesystem::path folder, const Che
                                           kFormat + "). Choose another folder.");
   }
   std::string differing;
-  for (const auto& [name, value] : identity) {
-    if (ignore_setup && name == "setup") continue;
+  std::set<std::string> names;
+  for (const auto& [name, value] : identity) names.insert(name);
+  for (const auto& [name, value] : found["made_from"].items()) names.insert(name);
+  if (ignore_setup) names.erase("setup");
+  for (const std::string& name : names) {
     const json& was = found["made_from"].value(name, json());
-    if (was.is_string() && was.get<std::string>() == value) continue;
-    differing += "\n  " + name + ": " + (was.is_string() ? was.get<std::string>() : std::string("not recorded")) +
-                 " there, " + value + " now";
+    const auto now = identity.find(name);
+    if (was.is_string() && now != identity.end() && was.get<std::string>() == now->second) continue;
+    differing += "\n  " + name + ": " + (was.is_string() ? was.get<std::string>() : std::string("nothing")) +
+                 " there, " + (now == identity.end() ? std::string("nothing") : now->second) + " now";
   }
   if (!differing.empty()) {
     throw Error(ErrorCode::InvalidArgument, "The checkpoint in '" + folder_.string() +

@@ -13,9 +13,11 @@ namespace qs {
 /// What a checkpoint was made from, by names a person understands ("calibration text", "seed", ...).
 using CheckpointIdentity = std::map<std::string, std::string>;
 
-/// @param setup  LayerwisePlan::setup
-CheckpointIdentity checkpoint_identity(const Model& model, const DecoderWeights& weights,
-                                       const CalibrationWindows& windows, const std::string& setup);
+/// @param weights  that the run begins with
+/// @param context  its windows, which layers it quantizes, and behind which setup
+/// @param setup    LayerwisePlan::setup
+CheckpointIdentity checkpoint_identity(const Model& model, const DecoderWeights& weights, const WeightContext& context,
+                                       const std::string& setup);
 
 /// A folder with one file a finished block: layer-0007.safetensors holds the artifacts of its linears, their tensors
 /// named "mlp.up_proj/codes" and their progress as JSON in the metadata. setup.json holds the identity. Every file is

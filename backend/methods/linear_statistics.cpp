@@ -32,21 +32,40 @@ void describe(const std::string& suffix, const at::Tensor& x, std::map<std::stri
 
 }  // namespace
 
-std::map<std::string, double> linear_statistics(const at::Tensor& x, const at::Tensor& x_quantized, const at::Tensor& w,
+std::map<std::string, double> weight_statistics(const at::Tensor& w, const at::Tensor& w_quantized) {
+  std::map<std::string, double> numbers;
+  const at::Tensor weight = w.to(at::kDouble);
+  compare("w", weight, w_quantized.to(at::kDouble), numbers);
+  describe("w", weight, numbers);
+  return numbers;
+}
+
+std::map<std::string, double> input_statistics(const at::Tensor& x, const at::Tensor& x_quantized) {
+  std::map<std::string, double> numbers;
+  const at::Tensor input = x.to(at::kDouble);
+  compare("x", input, x_quantized.to(at::kDouble), numbers);
+  describe("x", input, numbers);
+  return numbers;
+}
+
+std::map<std::string, double> output_statistics(const at::Tensor& x, const at::Tensor& x_quantized, const at::Tensor& w,
                                                 const at::Tensor& w_quantized, const at::Tensor& bias) {
-  const at::Tensor input = x.to(at::kDouble), seen = x_quantized.to(at::kDouble);
-  const at::Tensor weight = w.to(at::kDouble), kept = w_quantized.to(at::kDouble);
-  at::Tensor reference = at::matmul(input, weight.t()), output = at::matmul(seen, kept.t());
+  at::Tensor reference = at::matmul(x.to(at::kDouble), w.to(at::kDouble).t());
+  at::Tensor output = at::matmul(x_quantized.to(at::kDouble), w_quantized.to(at::kDouble).t());
   if (bias.defined()) {
     reference = reference + bias.to(at::kDouble);
     output = output + bias.to(at::kDouble);
   }
   std::map<std::string, double> numbers;
-  compare("x", input, seen, numbers);
-  compare("w", weight, kept, numbers);
   compare("o", reference, output, numbers);
-  describe("x", input, numbers);
-  describe("w", weight, numbers);
+  return numbers;
+}
+
+std::map<std::string, double> linear_statistics(const at::Tensor& x, const at::Tensor& x_quantized, const at::Tensor& w,
+                                                const at::Tensor& w_quantized, const at::Tensor& bias) {
+  std::map<std::string, double> numbers = input_statistics(x, x_quantized);
+  numbers.merge(weight_statistics(w, w_quantized));
+  numbers.merge(output_statistics(x, x_quantized, w, w_quantized, bias));
   return numbers;
 }
 

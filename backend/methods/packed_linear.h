@@ -41,6 +41,7 @@ class PackedLinear final : public LinearOp {
   std::int64_t out_features() const override { return out_features_; }
   bool packed() const override { return true; }
   Form form() const { return form_; }
+  const ActivationQuantization& activations() const { return activations_; }
 
  private:
   at::Tensor rows_dequantized(std::int64_t begin, std::int64_t end) const;

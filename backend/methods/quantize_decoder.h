@@ -15,13 +15,14 @@ enum class ActivationScope {
 ActivationScope parse_activation_scope(const std::string& id);  ///< "all", "norm_fed"
 bool in_scope(ActivationScope scope, LinearKind kind);
 
-/// Quantizes every linear of every block of `weights`, which must be in floating point. Embeddings, norms and the head
-/// stay.
-/// @param activations  what the input of each linear gets
+/// Quantizes every linear of the blocks of `weights` that the context names; they must be in floating point.
+/// Embeddings, norms and the head stay.
+/// @param activations  what the input of each linear gets; where it is off, a linear that quantizes its input already
+///        keeps doing so
 /// @throws Error as quantize_weight_codes, naming the linear; Unsupported when a linear is quantized already
 DecoderWeights quantize_decoder(
     DecoderWeights weights, const WeightQuantizer& quantizer,
     const std::function<ActivationQuantization(std::int64_t layer, LinearKind kind)>& activations,
-    WeightExecution execution, const JobContext& job);
+    const WeightContext& context, const JobContext& job);
 
 }  // namespace qs

@@ -61,7 +61,7 @@ RtnWeight::RtnWeight(const ParamSet& params) {
   if (!activations_.off() && std::get<bool>(params.at("quantize_attention"))) {
     attention_.bits = activations_.bits;
     attention_.symmetric = activations_.symmetric;
-    attention_.values_per_token = std::get<std::string>(params.at("v_axis")) == "token";
+    attention_.values_per_token = std::get<std::string>(params.at("v_axis")) != "channel";
   }
   check_width("rtn", "bits", affine.bits);
   check_width("rtn", "bits_a", activations_.bits);
@@ -72,8 +72,8 @@ DecoderWeights RtnWeight::apply(const Model& model, const WeightContext& context
     return in_scope(scope_, kind) ? activations_ : ActivationQuantization{};
   };
   DecoderWeights weights =
-      quantize_decoder(context.weights ? *context.weights : model.weights(), quantizer_, input, context.execution, job);
-  weights.attention = attention_;
+      quantize_decoder(context.weights ? *context.weights : model.weights(), quantizer_, input, context, job);
+  if (!attention_.off()) weights.attention = attention_;
   return weights;
 }
 
@@ -153,10 +153,10 @@ WeightMethodEntry rtn_weight_method() {
              .advanced = true},
             {.key = "v_axis",
              .label = "Value axis",
-             .help = "token: one range a head and token; sequence: one a channel over all tokens, as published (uses "
-                     "future tokens).",
+             .help = "Of the values in attention. token: one range a head and token; channel: one a head and channel "
+                     "over all tokens, as published (uses future tokens; while decoding it is token).",
              .fallback = std::string("token"),
-             .domain = Choices{{"token", "sequence"}},
+             .domain = Choices{{"token", "channel"}},
              .advanced = true},
             {.key = "scale_dtype",
              .label = "Scale type",
@@ -178,6 +178,7 @@ WeightMethodEntry rtn_weight_method() {
            {{.label = "RTN-4, groups of 128", .params = {{"bits", 4}, {"group_size", 128}}, .source = "common setting"},
             {.label = "RTN-4 per channel", .params = {{"bits", 4}}, .source = "baseline of arXiv:2210.17323"},
             {.label = "RTN W8A8", .params = {{"bits", 8}, {"bits_a", 8}}, .source = "baseline of arXiv:2211.10438"}},
+       .may_follow = {"smoothquant"},
        .effective_bits_formula =
            "bits + (16 + bits) / group_size; symmetric: bits + 16 / group_size (f16 scale, zero point of `bits` bits)"},
       [](const ParamSet& params) -> std::unique_ptr<WeightMethod> { return std::make_unique<RtnWeight>(params); }};

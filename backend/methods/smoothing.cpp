@@ -67,6 +67,11 @@ class LargestInputs {
   std::array<double, kLinearKinds.size()> largest_ = {};
 };
 
+bool smooths(const SmoothingOptions& options, std::int64_t layer) {
+  return options.layers.empty() || std::any_of(options.layers.begin(), options.layers.end(),
+                                               [layer](const LayerRange& range) { return range.holds(layer); });
+}
+
 /// Smooths one block.
 class BlockSmoother {
  public:
@@ -75,14 +80,12 @@ class BlockSmoother {
       : spec_(spec), block_(block), layer_(layer), calibration_(calibration), options_(options) {}
 
   void fold_norm(const SmoothingPair& pair, NormWeights& norm) {
-    const std::vector<PairReader> readers = pair_readers(block_, layer_, pair);
-    std::vector<at::Tensor> weights;
-    for (const PairReader& reader : readers) weights.push_back(stored_weight(*reader.op, reader.name));
-    const at::Tensor input = calibrated_absmax(calibration_, pair_input(pair, layer_), norm.weight.numel());
-    const at::Tensor scale = smoothing_scales(input, weights, options_.alpha, options_.compat_reference).scale;
+    const PairView view = pair_view(block_, layer_, pair, calibration_);
+    const double alpha = options_.choose_alpha ? options_.choose_alpha(view) : options_.alpha;
+    const at::Tensor scale = smoothing_scales(view.absmax, view.weights, alpha, options_.compat_reference).scale;
     divide_norm(spec_, norm, scale);
-    for (const PairReader& reader : readers) replace_weight(*reader.op, reader.name, {}, scale, compute_type());
-    for (const LinearKind kind : pair.linears) largest_.see(kind, input / scale);
+    for (const PairReader& reader : view.readers) replace_weight(*reader.op, reader.name, {}, scale, compute_type());
+    for (const LinearKind kind : pair.linears) largest_.see(kind, view.absmax / scale);
   }
 
   /// down_proj and o_proj, whose inputs are no norm's output.
@@ -195,6 +198,16 @@ std::vector<PairReader> pair_readers(DecoderBlock& block, std::int64_t layer, co
   return readers;
 }
 
+PairView pair_view(DecoderBlock& block, std::int64_t layer, const SmoothingPair& pair, const Calibration& calibration) {
+  PairView view;
+  view.layer = layer;
+  view.pair = &pair;
+  view.readers = pair_readers(block, layer, pair);
+  for (const PairReader& reader : view.readers) view.weights.push_back(stored_weight(*reader.op, reader.name));
+  view.absmax = calibrated_absmax(calibration, pair_input(pair, layer), view.weights.front().size(1));
+  return view;
+}
+
 at::Tensor calibrated_absmax(const Calibration& calibration, const std::string& name, std::int64_t in_features) {
   const auto found = calibration.activation_absmax.find(name);
   if (found == calibration.activation_absmax.end()) {
@@ -228,6 +241,10 @@ DecoderWeights smooth_decoder(const ArchitectureSpec& spec, DecoderWeights weigh
   if (activation_absmax) activation_absmax->clear();
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     job.checkpoint(layer, layers, "Smoothing");
+    if (!smooths(options, layer)) {
+      if (activation_absmax) activation_absmax->insert(activation_absmax->end(), kLinearKinds.size(), 0.0);
+      continue;
+    }
     DecoderBlock& block = weights.blocks[static_cast<std::size_t>(layer)];
     BlockSmoother smoother(spec, block, layer, calibration, options);
     smoother.fold_norm(pairs.front(), block.input_norm);

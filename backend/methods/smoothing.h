@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <vector>
 
 #include "backend/method.h"
@@ -42,20 +43,33 @@ struct PairReader {
 };
 std::vector<PairReader> pair_readers(DecoderBlock& block, std::int64_t layer, const SmoothingPair& pair);
 
+/// A pair of one layer before it is smoothed.
+struct PairView {
+  std::int64_t layer = 0;
+  const SmoothingPair* pair = nullptr;
+  std::vector<PairReader> readers;
+  std::vector<at::Tensor> weights;  ///< of the readers, f32 [out_features, channels]
+  at::Tensor absmax;                ///< f32 [channels] of their input
+};
+/// @throws Error Unsupported when a weight is quantized already; InvalidArgument as calibrated_absmax
+PairView pair_view(DecoderBlock& block, std::int64_t layer, const SmoothingPair& pair, const Calibration& calibration);
+
 struct SmoothingOptions {
   double alpha = 0.5;
   bool extended = false;  ///< also up -> down and v -> o, exact for a gated or ReLU MLP and for grouped heads
   bool compat_reference = false;
+  std::vector<LayerRange> layers = {};                       ///< empty: all
+  std::function<double(const PairView&)> choose_alpha = {};  ///< of a norm's pair, instead of `alpha`
 };
 
 /// The maxima of the input of a linear or router, by its name. @throws Error InvalidArgument when the calibration lacks
 /// it or has another width
 at::Tensor calibrated_absmax(const Calibration& calibration, const std::string& name, std::int64_t in_features);
 
-/// S1 to S3 on every block, from the weights as given: logits stay equal to f32 rounding.
+/// S1 to S3 on the blocks that the options name, from the weights as given: logits stay equal to f32 rounding.
 /// An expert that no calibration token reached keeps its down_proj.
 /// @param activation_absmax  when given, receives the largest smoothed input of each kind of linear, over all experts,
-///        at layer * 7 + kind
+///        at layer * 7 + kind; 0 in blocks that are not smoothed
 /// @throws Error Unsupported where a fold would not be exact
 DecoderWeights smooth_decoder(const ArchitectureSpec& spec, DecoderWeights weights, const Calibration& calibration,
                               const SmoothingOptions& options, std::vector<double>* activation_absmax,

@@ -311,7 +311,7 @@ WeightMethodEntry spqr_method() {
                                {"outlier_threshold", 0.5},
                                {"permutation_order", std::string("act_order")}},
                     .source = "aiha-lab/qllm-infer, LLaMA-3.1-8B"}},
-       .may_follow = {},
+       .may_follow = {"smoothquant"},
        .needs_calibration = true,
        .calibration_need = CalibrationNeed::TokenWindows,
        .effective_bits_formula =
