@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/evaluation/cross_entropy.h"
+#include "backend/evaluation/golden_text_rules.h"
 #include "backend/evaluation/python_random.h"
 #include "backend/types/error.h"
 
@@ -102,9 +103,9 @@ GoldenOutput run_random(const GoldenCase& golden) {
 GoldenOutput run_evaluation(const GoldenCase& golden, const JobContext&) {
   if (golden.name == "ppl_and_loglikelihood") return run_scores(golden);
   if (golden.name == "python_numpy_rng") return run_random(golden);
+  if (golden.name == "text_rules") return run_golden_text_rules(golden);
   GoldenOutput output;
-  output.skipped =
-      "Rules of task scoring; tasks other than perplexity, KL divergence and top-1 agreement are not here.";
+  output.skipped = "No evaluation rule of this name is known.";
   return output;
 }
 

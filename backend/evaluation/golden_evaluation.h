@@ -6,8 +6,8 @@
 
 namespace qs {
 
-/// Golden cases of evaluation rules (method "eval"): perplexity and continuation scores, random draws. Cases of task
-/// scoring are skipped with the reason. To be handed to verify_golden as extra runners.
+/// Golden cases of evaluation rules (method "eval"): perplexity and continuation scores, random draws, text rules of
+/// task scoring. To be handed to verify_golden as extra runners.
 std::vector<GoldenRunner> golden_evaluation_runners();
 
 }  // namespace qs

@@ -67,7 +67,7 @@ Regex::Regex(const std::string& pattern, const std::string& where) : pattern_(pa
       code, [](const void* p) { pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(p))); });
 }
 
-void Regex::for_each(std::string_view text, const std::function<void(std::size_t, std::size_t)>& found) const {
+void Regex::search(std::string_view text, const std::function<void(const std::size_t*, int)>& found) const {
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
       pcre2_match_data_create_from_pattern(code, nullptr), &pcre2_match_data_free);
@@ -86,10 +86,28 @@ void Regex::for_each(std::string_view text, const std::function<void(std::size_t
       throw Error(ErrorCode::BadFormat, "The regular expression \"" + shown(pattern_) + "\" of '" + where_ +
                                             "' could not be applied to this text: " + message_of(rc) + ".");
     }
-    found(ends[0], ends[1]);
+    found(ends, rc);
     if (ends[1] <= at && ends[1] <= ends[0]) return;
     at = ends[1];
   }
+}
+
+void Regex::for_each(std::string_view text, const std::function<void(std::size_t, std::size_t)>& found) const {
+  search(text, [&found](const std::size_t* ends, int) { found(ends[0], ends[1]); });
+}
+
+void Regex::for_each_groups(std::string_view text,
+                            const std::function<void(const std::vector<std::string_view>&)>& found) const {
+  std::uint32_t count = 0;
+  pcre2_pattern_info(static_cast<const pcre2_code*>(code_.get()), PCRE2_INFO_CAPTURECOUNT, &count);
+  search(text, [&](const std::size_t* ends, int set) {
+    std::vector<std::string_view> groups(count + 1);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(set); ++i) {
+      const std::size_t begin = ends[2 * i], end = ends[2 * i + 1];
+      if (begin != PCRE2_UNSET && begin <= end) groups[i] = text.substr(begin, end - begin);
+    }
+    found(groups);
+  });
 }
 
 std::string Regex::replace_all(std::string_view text, std::string_view by) const {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace qs {
 
@@ -19,10 +20,17 @@ class Regex {
   /// @throws Error BadFormat when matching needs more steps than are allowed
   void for_each(std::string_view text, const std::function<void(std::size_t begin, std::size_t end)>& found) const;
 
+  /// The same with what the groups of each match hold; groups[0] is the whole match. A group that took no part is
+  /// empty.
+  void for_each_groups(std::string_view text,
+                       const std::function<void(const std::vector<std::string_view>& groups)>& found) const;
+
   std::string replace_all(std::string_view text, std::string_view by) const;  ///< `by` is taken literally
   static std::string escape(std::string_view literal);
 
  private:
+  void search(std::string_view text, const std::function<void(const std::size_t* ends, int groups)>& found) const;
+
   std::shared_ptr<const void> code_;
   std::string pattern_, where_;
 };

@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 
@@ -46,6 +47,15 @@ std::string to_lower(std::string_view text) {
     }
   }
   return result;
+}
+
+std::string capitalize(std::string_view text) {
+  if (text.empty()) return {};
+  const std::size_t first = std::min(text.size(), utf8::length_of(static_cast<unsigned char>(text.front())));
+  std::string result;
+  for (const char32_t c : utf8::to_code_points(text.substr(0, first)))
+    utf8::append(result, static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))));
+  return result + to_lower(text.substr(first));
 }
 
 std::string without_marks(std::string_view text) {

@@ -15,6 +15,8 @@ std::string normalize(std::string_view text, Form form);
 
 /// Full lower case of each character for itself (no final sigma), as Rust's char::to_lowercase gives it.
 std::string to_lower(std::string_view text);
+/// The first character in title case, the rest in lower case, as Python's str.capitalize.
+std::string capitalize(std::string_view text);
 /// Without combining marks (category M).
 std::string without_marks(std::string_view text);
 
