@@ -175,6 +175,7 @@ const std::vector<WeightMethodEntry>& weight_methods() {
       rtn_weight_method(),
       gptq_method(),
       spqr_method(),
+      bcq_method(),
       smoothquant_method(),
   };
   return all;

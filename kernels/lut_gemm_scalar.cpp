@@ -58,7 +58,9 @@ void add_strip_f32(const BitPlaneWeight& weight, const GemvArgs& args, const Str
   });
 }
 
-void add_strip_int8(const BitPlaneWeight& weight, const GemvArgs& args, const Strip& strip, float* y) noexcept {
+/// @param most  largest entry of a table, 127 or 32767
+void add_strip_integer(const BitPlaneWeight& weight, const GemvArgs& args, const Strip& strip, float most,
+                       float* y) noexcept {
   std::int32_t tables[2 * kRunsOfStrip][16];
   const std::int64_t runs = (strip.count + kRun - 1) / kRun;
   float top = 0.0F;
@@ -67,13 +69,13 @@ void add_strip_int8(const BitPlaneWeight& weight, const GemvArgs& args, const St
     for (int k = 0; k < 4; ++k) size += std::fabs(strip.x[half * 4 + k]);
     top = size > top ? size : top;
   }
-  const float inverse = top > 0.0F ? 127.0F / top : 0.0F;
+  const float inverse = top > 0.0F ? most / top : 0.0F;
   for (std::int64_t half = 0; half < 2 * runs; ++half) {
     float sums[16];
     signed_sums(strip.x + half * 4, 4, sums);
     for (int p = 0; p < 16; ++p) tables[half][p] = static_cast<std::int32_t>(std::nearbyint(sums[p] * inverse));
   }
-  const float scale = top / 127.0F;
+  const float scale = top / most;
   add_strip(weight, args, strip, y, [&](int plane, std::int64_t row) {
     std::int32_t sum = 0;
     for (std::int64_t run = 0; run < runs; ++run) {
@@ -107,7 +109,7 @@ void lut_gemm_scalar(const BitPlaneWeight& weight, const GemvArgs& args, LutArit
         if (arithmetic == LutArithmetic::F32)
           add_strip_f32(weight, args, strip, y);
         else
-          add_strip_int8(weight, args, strip, y);
+          add_strip_integer(weight, args, strip, arithmetic == LutArithmetic::Int8 ? 127.0F : 32767.0F, y);
       }
   }
 }

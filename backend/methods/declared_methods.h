@@ -12,6 +12,7 @@ KvMethodEntry qaq_method();              // qaq.cpp
 KvMethodEntry rtn_kv_method();           // rtn_kv.cpp
 KvMethodEntry skvq_method();             // skvq_method.cpp
 KvMethodEntry scope_method();            // scope.cpp
+WeightMethodEntry bcq_method();          // bcq_method.cpp
 WeightMethodEntry gptq_method();         // gptq_method.cpp
 WeightMethodEntry rtn_weight_method();   // rtn_weight.cpp
 WeightMethodEntry smoothquant_method();  // smoothquant.cpp

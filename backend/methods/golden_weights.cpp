@@ -163,7 +163,9 @@ std::vector<GoldenRunner> golden_weight_runners() {
           {"smoothquant", run_smoothquant},
           {"stats", run_stats},
           {"gptq", run_golden_gptq},
-          {"spqr", run_golden_spqr}};
+          {"spqr", run_golden_spqr},
+          {"bcq", run_golden_bcq},
+          {"lutgemm", run_golden_lut_gemm}};
 }
 
 }  // namespace qs

@@ -5,10 +5,11 @@ namespace qs::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kRowsOfBlock = 2 * kThreads;  ///< two adjacent outputs a thread
-constexpr int kTileColumns = 64;            ///< columns whose tables are in shared memory at a time
+constexpr int kPairs = 2;  ///< pairs of adjacent outputs a thread
+constexpr int kRowsOfBlock = 2 * kPairs * kThreads;
+constexpr int kTileColumns = 64;  ///< columns whose tables are in shared memory at a time
 constexpr int kRuns = kTileColumns / 8;
-constexpr int kSliceBlocks = 512;  ///< blocks that fill a large card a few times over
+constexpr int kSliceBlocks = 1024;  ///< blocks that fill a large card a few times over
 
 /// Slices of the inner dimension, each a block of its own whose partial sums are added by a second kernel in a fixed
 /// order.
@@ -19,60 +20,72 @@ int slices_of(std::int64_t tokens, std::int64_t out_features, std::int64_t in_fe
   return static_cast<int>(wanted < tiles ? wanted : tiles);
 }
 
-/// Block: 512 rows, one token, the tiles [slice * tiles / slices, (slice + 1) * tiles / slices).
+/// The 256 signed sums of each run of a tile, from 16 sums of either half of the run. Ends with all threads in step.
+__device__ void build_tables(const float* x, std::int64_t first_column, std::int64_t in_features,
+                             float (&halves)[2 * kRuns][16], float (&tables)[kRuns][256]) {
+  const int half = static_cast<int>(threadIdx.x) / 16;
+  const unsigned pattern = threadIdx.x % 16;
+  float sum = 0.0F;
+  for (int k = 0; k < 4; ++k) {
+    const std::int64_t column = first_column + 4 * half + k;
+    const float value = column < in_features ? x[column] : 0.0F;
+    sum += (pattern >> k & 1U) != 0 ? value : -value;
+  }
+  halves[half][pattern] = sum;
+  __syncthreads();
+  for (int run = 0; run < kRuns; ++run)
+    tables[run][threadIdx.x] = halves[2 * run][threadIdx.x % 16] + halves[2 * run + 1][threadIdx.x / 16];
+  __syncthreads();
+}
+static_assert(kThreads == 16 * 2 * kRuns);
+
+__device__ float look_up(unsigned word, const float (*tables)[256]) {
+  return (tables[0][word & 255U] + tables[1][word >> 8 & 255U]) +
+         (tables[2][word >> 16 & 255U] + tables[3][word >> 24]);
+}
+
+/// Block: 1024 rows, one token, the tiles [slice * tiles / slices, (slice + 1) * tiles / slices).
 __global__ void lut_rows(LutProduct args, int slices, float* partial) {
+  __shared__ float halves[2 * kRuns][16];
   __shared__ float tables[kRuns][256];
-  __shared__ float sums[2];  ///< of the inputs of either word of the tile
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRowsOfBlock + 2 * threadIdx.x;
+  const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * kRowsOfBlock + 2 * threadIdx.x;
   const std::int64_t token = blockIdx.y;
   const std::int64_t tiles = (args.in_features + kTileColumns - 1) / kTileColumns;
   const std::int64_t words = (args.in_features + 31) / 32;
   const std::int64_t begin = static_cast<std::int64_t>(blockIdx.z) * tiles / slices;
   const std::int64_t end = (static_cast<std::int64_t>(blockIdx.z) + 1) * tiles / slices;
   const float* const x = args.x + token * args.in_features;
-  const bool active[2] = {row < args.out_features, row + 1 < args.out_features};
-  float total[2] = {0.0F, 0.0F};
+  float totals[kPairs][2] = {};
   for (std::int64_t tile = begin; tile < end; ++tile) {
-    for (int run = 0; run < kRuns; ++run) {
-      // Each thread is one pattern of signs of the run.
-      float sum = 0.0F;
-      for (int k = 0; k < 8; ++k) {
-        const std::int64_t column = tile * kTileColumns + run * 8 + k;
-        const float value = column < args.in_features ? x[column] : 0.0F;
-        sum += (threadIdx.x >> k & 1U) != 0 ? value : -value;
-      }
-      tables[run][threadIdx.x] = sum;
-    }
-    __syncthreads();
-    if (threadIdx.x < 2) {
-      sums[threadIdx.x] = 0.0F;
-      for (int run = 0; run < 4; ++run) sums[threadIdx.x] += tables[4 * threadIdx.x + run][255];
-    }
-    __syncthreads();
-    for (int half = 0; half < 2; ++half) {
-      const std::int64_t word = tile * 2 + half;
-      if (word >= words) break;
+    build_tables(x, tile * kTileColumns, args.in_features, halves, tables);
+    for (int half = 0; half < 2 && 2 * tile + half < words; ++half) {
+      const std::int64_t word = 2 * tile + half;
       const std::int64_t group = word * 32 / args.group_size;
-      for (int plane = 0; plane < args.bits; ++plane) {
-        const std::int64_t at = (word * args.bits + plane) * args.out_features + row;
-        const std::int64_t scale = (group * args.bits + plane) * args.out_features + row;
-        for (int r = 0; r < 2; ++r) {
-          if (!active[r]) continue;
-          const unsigned packed = args.planes[at + r];
-          float sum = 0.0F;
-          for (int run = 0; run < 4; ++run) sum += tables[4 * half + run][packed >> (8 * run) & 255U];
-          total[r] += half_bits_to_float(args.alpha[scale + r]) * sum;
+      const float(*const of_word)[256] = tables + 4 * half;
+      const float sum = look_up(~0U, of_word);
+      for (int pair = 0; pair < kPairs; ++pair) {
+        const std::int64_t row = first_row + static_cast<std::int64_t>(pair) * 2 * kThreads;
+        if (row >= args.out_features) break;
+        const int count = row + 1 < args.out_features ? 2 : 1;
+        for (int r = 0; r < count; ++r) {
+          for (int plane = 0; plane < args.bits; ++plane) {
+            const unsigned packed = args.planes[(word * args.bits + plane) * args.out_features + row + r];
+            const std::uint16_t alpha = args.alpha[(group * args.bits + plane) * args.out_features + row + r];
+            totals[pair][r] += half_bits_to_float(alpha) * look_up(packed, of_word);
+          }
+          if (args.offset != nullptr)
+            totals[pair][r] += half_bits_to_float(args.offset[group * args.out_features + row + r]) * sum;
         }
       }
-      if (args.offset != nullptr)
-        for (int r = 0; r < 2; ++r)
-          if (active[r]) total[r] += half_bits_to_float(args.offset[group * args.out_features + row + r]) * sums[half];
     }
     __syncthreads();
   }
-  float* const out = partial + (static_cast<std::int64_t>(blockIdx.z) * args.tokens + token) * args.out_features + row;
-  for (int r = 0; r < 2; ++r)
-    if (active[r]) out[r] = total[r];
+  float* const out = partial + (static_cast<std::int64_t>(blockIdx.z) * args.tokens + token) * args.out_features;
+  for (int pair = 0; pair < kPairs; ++pair)
+    for (int r = 0; r < 2; ++r) {
+      const std::int64_t row = first_row + static_cast<std::int64_t>(pair) * 2 * kThreads + r;
+      if (row < args.out_features) out[row] = totals[pair][r];
+    }
 }
 
 __global__ void add_slices(const float* partial, int slices, std::int64_t count, float* y) {

@@ -1,7 +1,11 @@
 #include <QtTest>
 #include <chrono>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "kernels/copy_bandwidth.h"
+#include "tests/support/bit_planes.h"
 #include "tests/support/kv_segments.h"
 
 using namespace kernel_fixture;
@@ -62,6 +66,38 @@ void attend(const KernelSet& set, const Layer& layer, const std::vector<float>& 
   }
 }
 
+#if defined(__x86_64__)
+/// The published form of LUT-GEMM, tables of eight inputs, with gathers: what lut_gemm is measured against. One token.
+__attribute__((target("avx2,fma,f16c"))) void lut_by_gathers(const BitPlaneWeight& weight, const float* x, float* y) {
+  constexpr std::int64_t kWords = kLutStrip / 32;
+  static float tables[4 * kWords][256];
+  const std::int64_t outs = weight.out_features;
+  std::fill(y, y + outs, 0.0F);
+  for (std::int64_t word = 0; word < plane_words(weight.in_features); word += kWords) {
+    for (std::int64_t run = 0; run < 4 * kWords; ++run) lut_table(x + 32 * word + 8 * run, tables[run]);
+    const std::int64_t group = 32 * word / weight.group_size;
+    for (int plane = 0; plane < weight.bits; ++plane)
+      for (std::int64_t row = 0; row < outs; row += 8) {
+        __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (std::int64_t at = 0; at < kWords; ++at) {
+          const std::uint32_t* const p = weight.planes + ((word + at) * weight.bits + plane) * outs + row;
+          __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+          for (int k = 0; k < 4; ++k) {
+            const __m256i index = _mm256_and_si256(bits, _mm256_set1_epi32(255));
+            sums[k % 2] = _mm256_add_ps(sums[k % 2], _mm256_i32gather_ps(tables[4 * at + k], index, 4));
+            bits = _mm256_srli_epi32(bits, 8);
+          }
+        }
+        const auto* const alpha = static_cast<const std::uint16_t*>(weight.alpha);
+        const __m256 scale = _mm256_cvtph_ps(
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(alpha + (group * weight.bits + plane) * outs + row)));
+        const __m256 sum = _mm256_add_ps(sums[0], sums[1]);
+        _mm256_storeu_ps(y + row, _mm256_fmadd_ps(scale, sum, _mm256_loadu_ps(y + row)));
+      }
+  }
+}
+#endif
+
 }  // namespace
 
 class BenchKernels : public QObject {
@@ -119,6 +155,43 @@ class BenchKernels : public QObject {
           const PackedWeight weight{bits, rows, columns, group, packed.data(), scale.data(), zero.data()};
           const double ms = best_ms([&] { set->packed_gemv(weight, args); });
           qInfo("  %d bits %.3f ms, %.2f x f16, %.2f x f32", bits, ms, f16 / ms, f32 / ms);
+        }
+      }
+    }
+  }
+
+  void lutGemmAgainstDenseAndPacked() {
+    const std::int64_t rows = 4096;
+    const std::int64_t columns = 4096;
+    const std::int64_t group = 128;
+    const auto values = normal_values(rows * columns, 1);
+    const auto x = normal_values(16 * columns, 2);
+    std::vector<float> y(static_cast<std::size_t>(16 * rows));
+    std::vector<std::uint16_t> scale(static_cast<std::size_t>(rows * columns / group), 0x3C00);
+    std::vector<std::uint8_t> zero(scale.size(), 2);
+    for (const SetName id : {SetName::Avx2, SetName::Avx512}) {
+      const KernelSet* const set = kernel_set(id);
+      if (set == nullptr) continue;
+      for (const std::int64_t tokens : {1, 2, 4, 8, 16}) {
+        const GemvArgs args{x.data(), tokens, y.data(), 0, rows};
+        const double f32 = best_ms([&] { set->dense_gemv(DenseType::F32, values.data(), columns, rows, args); });
+        qInfo("lut %s, %lld tokens: dense f32 %.3f ms", set->name, static_cast<long long>(tokens), f32);
+        for (const int bits : {2, 3, 4}) {
+          const BitPlanes planes(bits, rows, columns, group, false, 3);
+          std::vector<std::uint8_t> packed(static_cast<std::size_t>(rows * packed_row_bytes(columns, bits)), 0x5A);
+          const PackedWeight uniform{bits, rows, columns, group, packed.data(), scale.data(), zero.data()};
+          const double lut = best_ms([&] { set->lut_gemm(planes.weight, args, LutArithmetic::F32); });
+          const double words = best_ms([&] { set->lut_gemm(planes.weight, args, LutArithmetic::Int16); });
+          const double bytes = best_ms([&] { set->lut_gemm(planes.weight, args, LutArithmetic::Int8); });
+          const double codes = best_ms([&] { set->packed_gemv(uniform, args); });
+#if defined(__x86_64__)
+          if (tokens == 1)
+            qInfo("  %d bits by gathers: %.3f ms", bits,
+                  best_ms([&] { lut_by_gathers(planes.weight, x.data(), y.data()); }));
+#endif
+          qInfo(
+              "  %d bits: tables f32 %.3f ms, int16 %.3f ms, int8 %.3f ms (%.2f, %.2f, %.2f x dense f32), packed %.3f",
+              bits, lut, words, bytes, f32 / lut, f32 / words, f32 / bytes, codes);
         }
       }
     }
