@@ -29,6 +29,10 @@ constexpr KernelSet kScalar = {
     .lut_gemm = lut_gemm_scalar,
     .quantize_activations = quantize_activations_scalar,
     .int8_gemm = int8_gemm_scalar,
+    .spqr_gemv = spqr_gemv_scalar,
+    .accumulate_sums = accumulate_sums_scalar,
+    .expect_weights = expect_weights_scalar,
+    .quantize_columns_in_order = quantize_columns_in_order_scalar,
 };
 
 #if defined(__x86_64__)
@@ -52,6 +56,10 @@ constexpr KernelSet kAvx2 = {
     .lut_gemm = lut_gemm_avx2,
     .quantize_activations = quantize_activations_avx2,
     .int8_gemm = int8_gemm_avx2,
+    .spqr_gemv = spqr_gemv_avx2,
+    .accumulate_sums = accumulate_sums_avx2,
+    .expect_weights = expect_weights_avx2,
+    .quantize_columns_in_order = quantize_columns_in_order_avx2,
 };
 
 constexpr KernelSet kAvx512 = {
@@ -74,6 +82,10 @@ constexpr KernelSet kAvx512 = {
     .lut_gemm = lut_gemm_avx512,
     .quantize_activations = quantize_activations_avx512,
     .int8_gemm = int8_gemm_avx512,
+    .spqr_gemv = spqr_gemv_avx512,
+    .accumulate_sums = accumulate_sums_avx512,
+    .expect_weights = expect_weights_avx512,
+    .quantize_columns_in_order = quantize_columns_in_order_avx512,
 };
 
 constexpr KernelSet kAvx512Vnni = {
@@ -96,6 +108,10 @@ constexpr KernelSet kAvx512Vnni = {
     .lut_gemm = lut_gemm_avx512,
     .quantize_activations = quantize_activations_avx512,
     .int8_gemm = int8_gemm_vnni,
+    .spqr_gemv = spqr_gemv_avx512,
+    .accumulate_sums = accumulate_sums_avx512,
+    .expect_weights = expect_weights_avx512,
+    .quantize_columns_in_order = quantize_columns_in_order_avx512,
 };
 #endif
 

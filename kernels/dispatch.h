@@ -4,11 +4,13 @@
 
 #include "kernels/affine.h"
 #include "kernels/bit_fields.h"
+#include "kernels/column_sweep.h"
 #include "kernels/float_formats.h"
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
 #include "kernels/kv_rows.h"
 #include "kernels/lut_gemm.h"
+#include "kernels/spqr.h"
 #include "kernels/table_codes.h"
 
 namespace qs::kernels {
@@ -36,6 +38,10 @@ struct KernelSet {
   LutGemm lut_gemm = nullptr;
   QuantizeActivations quantize_activations = nullptr;
   Int8Gemm int8_gemm = nullptr;
+  SpqrGemv spqr_gemv = nullptr;
+  AccumulateSums accumulate_sums = nullptr;
+  ExpectWeights expect_weights = nullptr;
+  QuantizeColumnsInOrder quantize_columns_in_order = nullptr;
 };
 
 /// The set in use, chosen once: the best this CPU has, or the one that the environment variable QUANTOSCOPE_KERNELS

@@ -2,10 +2,12 @@
 
 #include "kernels/affine.h"
 #include "kernels/bit_fields.h"
+#include "kernels/column_sweep.h"
 #include "kernels/gemv.h"
 #include "kernels/kv_attention.h"
 #include "kernels/kv_rows.h"
 #include "kernels/lut_gemm.h"
+#include "kernels/spqr.h"
 #include "kernels/table_codes.h"
 
 /// What the instruction-set files supply to dispatch.cpp. Semantics: the functions ending in _scalar.
@@ -33,7 +35,11 @@
   void quantize_activations_##set(const float* x, std::int64_t tokens, std::int64_t in_features, int bits,         \
                                   ActivationRange range, const QuantizedActivations& out) noexcept;                \
   void int8_gemm_##set(const Int8Weight& weight, const QuantizedActivations& x, std::int64_t tokens,               \
-                       std::int64_t row_begin, std::int64_t row_end, float* y) noexcept;
+                       std::int64_t row_begin, std::int64_t row_end, float* y) noexcept;                           \
+  void spqr_gemv_##set(const SpqrWeight& weight, const GemvArgs& args, const float* group_sums) noexcept;          \
+  void accumulate_sums_##set(const SumTerms& args) noexcept;                                                       \
+  void expect_weights_##set(const SweepTile& tile, float* expected) noexcept;                                      \
+  void quantize_columns_in_order_##set(const SweepTile& tile, const SweepGrid& grid) noexcept;
 
 namespace qs::kernels {
 

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/spqr.h"
+
 namespace qs::kernels::cuda {
 
 /// The kernels on a CUDA device, compute capability 8.0 or later. All pointers are device pointers, a stream is a
@@ -113,6 +115,15 @@ struct LutProduct {
 };
 std::size_t lut_scratch_bytes(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features) noexcept;
 std::string lut_gemm(const LutProduct& args, void* stream);
+
+/// SpqrGemv (spqr.h), f32 sums; the sums of x over the groups are made on the way.
+struct SpqrProduct {
+  SpqrWeight weight;  ///< device pointers
+  std::int64_t tokens = 0;
+  const float* x = nullptr;  ///< [tokens][in_features]
+  float* y = nullptr;        ///< [tokens][out_features]
+};
+std::string spqr_product(const SpqrProduct& args, void* stream);
 
 /// gemv.h's Int8Gemm with device pointers.
 struct Int8Product {

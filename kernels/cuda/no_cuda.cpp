@@ -27,6 +27,7 @@ std::string decode_attention(const DecodeAttention&, void*) { return kProblem; }
 std::string low_bit_gemv(const LowBitGemv&, void*) { return kProblem; }
 std::size_t lut_scratch_bytes(std::int64_t, std::int64_t, std::int64_t) noexcept { return 0; }
 std::string lut_gemm(const LutProduct&, void*) { return kProblem; }
+std::string spqr_product(const SpqrProduct&, void*) { return kProblem; }
 std::string int8_gemm(const Int8Product&, void*) { return kProblem; }
 
 }  // namespace qs::kernels::cuda
