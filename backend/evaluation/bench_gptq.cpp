@@ -99,7 +99,7 @@ GptqBench bench_gptq(const GptqBenchRequest& request, const JobContext& job) {
     sum.add(x, 1, job.part(0.0, 0.1));
     hessian = sum.matrix("x");
   });
-  bench.factor_seconds = seconds_of([&] { damped_inverse_factor(hessian, 0.01, {}, job.part(0.1, 0.2)); });
+  bench.factor_seconds = seconds_of([&] { damped_factor(hessian, 0.01, {}, job.part(0.1, 0.2)); });
   bench.layer_seconds = seconds_of([&] { result = gptq(weight, hessian, options, "w", job.part(0.2, 0.4)); });
 
   Transcription baseline;

@@ -9,26 +9,36 @@
 #include "backend/methods/hessian.h"
 #include "backend/methods/weight_codes.h"
 #include "backend/types/error.h"
+#include "kernels/dispatch.h"
 
 namespace qs {
 namespace {
 
-constexpr std::int64_t kTileRows = 64;
-
-/// Ranges of all groups while they are found: group after group, each with one entry a row.
+/// Ranges of all groups while they are found: group after group, each with one entry a row, padded to whole tiles.
 struct GroupRanges {
-  at::Tensor scale, stored, zero_point;  ///< f32 [groups, out_features]
+  std::int64_t rows = 0;
+  at::Tensor scale, stored, zero_point;  ///< f32 [groups, padded rows]
+
+  GroupRanges(std::int64_t groups, std::int64_t out_features, std::int64_t padded_rows)
+      : rows(out_features),
+        scale(at::ones({groups, padded_rows}, at::kFloat)),
+        stored(at::ones_like(scale)),
+        zero_point(at::zeros_like(scale)) {}
 
   void fit(std::int64_t group, const at::Tensor& columns, const AffineQuantizer& quantizer) {
     const AffineRange range = affine_weight_range(columns, quantizer);
     const at::Tensor kept = stored_scale(range.scale, quantizer.scale_type);
     at::Tensor used = range.scale;
     if (quantizer.store_then_quantize) used = at::where(kept > 0, kept, used);
-    scale[group].copy_(used.view({-1}));
-    stored[group].copy_(kept.view({-1}));
-    zero_point[group].copy_(range.zero_point.view({-1}));
+    const auto of_group = [&](const at::Tensor& t) { return t[group].narrow(0, 0, rows); };
+    of_group(scale).copy_(used.view({-1}));
+    of_group(stored).copy_(kept.view({-1}));
+    of_group(zero_point).copy_(range.zero_point.view({-1}));
   }
 };
+
+constexpr std::int64_t kRows = kernels::kSweepRows;
+constexpr std::int64_t kBlock = 128;  // its sums stay in the first cache
 
 class Gptq {
  public:
@@ -37,21 +47,20 @@ class Gptq {
         out_(weight.size(0)),
         in_(weight.size(1)),
         group_size_(options.group_size > 0 ? std::min(options.group_size, in_) : in_),
-        groups_(group_count(in_, options.group_size)) {
-    ranges_.scale = at::empty({groups_, out_}, at::kFloat);
-    ranges_.stored = at::empty_like(ranges_.scale);
-    ranges_.zero_point = at::empty_like(ranges_.scale);
-  }
+        groups_(group_count(in_, options.group_size)),
+        ranges_(groups_, out_, (out_ + kRows - 1) / kRows * kRows),
+        order_(at::arange(in_, at::kLong)) {}
 
   GptqResult run(const at::Tensor& weight, const at::Tensor& hessian, const JobContext& job) {
-    weight_ = weight.clone();
-    if (fixed_ranges()) fit_all(weight_);
+    if (fixed_ranges()) fit_all(weight);
     const bool known = hessian.defined() && at::diagonal(hessian).any().item<bool>();
-    if (!known || !prepare(hessian, job.part(0.0, 0.5))) round_to_nearest(known);
-    codes_ = at::empty({in_, out_}, at::kByte);
-    row_loss_ = at::zeros({out_}, at::kDouble);
-    sweep(job.part(0.5, 1.0));
-    return finish(weight, hessian);
+    if (!known || !prepare(hessian, job.part(0.0, 0.4))) round_to_nearest(known);
+    ColumnSweep sweep(result_.dead_columns > 0 ? weight.masked_fill(dead_, 0.0) : weight, order_, upper_);
+    codes_ = at::empty({sweep.tiles(), in_, kRows}, at::kByte);
+    row_loss_ = at::zeros({sweep.padded_rows()}, at::kDouble);
+    squared_ = at::zeros_like(row_loss_);
+    quantize(sweep, job.part(0.4, 1.0));
+    return finish(weight, hessian, sweep);
   }
 
  private:
@@ -68,25 +77,23 @@ class Gptq {
   }
 
   bool prepare(const at::Tensor& hessian, const JobContext& job) {
-    at::Tensor h = hessian.to(at::kFloat).clone();
-    at::Tensor diagonal = h.diagonal();
-    dead_ = (diagonal == 0).unsqueeze(0);
+    dead_ = (at::diagonal(hessian) == 0).unsqueeze(0);
     result_.dead_columns = dead_.sum().item<std::int64_t>();
-    diagonal.masked_fill_(dead_.view({-1}), 1.0);
-    at::Tensor order = at::arange(in_, at::kLong);
-    if (options_.act_order) {
-      order = order_by_diagonal(h);
-      h = h.index_select(0, order).index_select(1, order);
+    at::Tensor h = hessian;
+    if (result_.dead_columns > 0) {
+      h = hessian.clone();
+      h.diagonal().masked_fill_(dead_.view({-1}), 1.0);
     }
-    const DampedFactor factor = damped_inverse_factor(h, options_.percdamp, {}, job);
+    if (options_.act_order) {
+      order_ = order_by_diagonal(h);
+      h = h.index_select(0, order_).index_select(1, order_);
+    }
+    const DampedFactor factor = damped_factor(h, options_.percdamp, {}, job);
     result_.damping = factor.damping;
     added_ = factor.added;
     result_.notes.insert(result_.notes.end(), factor.notes.begin(), factor.notes.end());
     if (!factor.upper.defined()) return false;
-    weight_.masked_fill_(dead_, 0.0);
-    if (options_.act_order) weight_ = weight_.index_select(1, order).contiguous();
     upper_ = factor.upper;
-    order_ = order;
     if (result_.dead_columns > 0) {
       result_.notes.push_back(std::to_string(result_.dead_columns) + " of " + std::to_string(in_) +
                               " input columns are always 0; their weights become 0.");
@@ -104,110 +111,118 @@ class Gptq {
     order_ = at::arange(in_, at::kLong);
   }
 
-  /// Where the block that begins at `begin` ends. Fresh statistics need all updates at the start of a group.
+  /// Where the block that begins at `begin` ends. It matters for ranges that follow the updates alone: fresh ones need
+  /// all of them at the start of a group.
   std::int64_t block_end(std::int64_t begin) const {
+    if (fixed_ranges()) return std::min(begin + kBlock, in_);
     std::int64_t end = std::min(begin + options_.block_size, in_);
-    if (options_.fresh_statistics && !fixed_ranges()) {
+    if (options_.fresh_statistics) {
       end = std::min(end, (begin / group_size_ + 1) * group_size_);
     }
     return end;
   }
 
-  void sweep(const JobContext& job) {
-    const std::vector<std::int64_t> groups = column_groups();
+  void quantize(ColumnSweep& sweep, const JobContext& job) {
+    const std::vector<std::int32_t> groups = column_groups();
     for (std::int64_t begin = 0; begin < in_;) {
-      job.checkpoint(begin, in_, "Quantizing columns");
-      const std::int64_t end = block_end(begin);
-      if (!fixed_ranges()) {
-        // The published code reads the matrix, which the updates inside the block have not reached.
-        for (std::int64_t j = begin; j < end; ++j) {
-          if (j % group_size_ == 0) fit(j / group_size_, weight_);
-        }
-      }
-      const at::Tensor errors = sweep_columns(begin, end, groups);
-      if (upper_.defined()) propagate_block(weight_, upper_, errors, begin, end, job);
+      const std::int64_t end = block_end(begin), known = end_of_groups(begin, end);
+      sweep.start_block(begin, known, job);
+      if (!fixed_ranges()) fit_groups(sweep, begin, end);
+      quantize_block(sweep, begin, end, groups);
       begin = end;
     }
   }
 
+  /// Where the last group that begins in the block ends: its range needs the expected weights up to there.
+  std::int64_t end_of_groups(std::int64_t begin, std::int64_t end) const {
+    const std::int64_t last = (end - 1) / group_size_ * group_size_;
+    return fixed_ranges() || last < begin ? end : std::max(end, std::min(last + group_size_, in_));
+  }
+
+  /// The published code reads the matrix, which the updates inside the block have not reached.
+  void fit_groups(ColumnSweep& sweep, std::int64_t begin, std::int64_t end) {
+    std::int64_t first = (begin + group_size_ - 1) / group_size_ * group_size_;
+    if (first >= end) return;
+    const at::Tensor expected = sweep.expected();
+    for (; first < end; first += group_size_) {
+      const std::int64_t columns = std::min(group_size_, in_ - first);
+      ranges_.fit(first / group_size_, expected.narrow(1, first - begin, columns).contiguous(), options_.affine);
+    }
+  }
+
   /// Group of each column of the processing order.
-  std::vector<std::int64_t> column_groups() const {
-    std::vector<std::int64_t> groups(static_cast<std::size_t>(in_));
+  std::vector<std::int32_t> column_groups() const {
+    std::vector<std::int32_t> groups(static_cast<std::size_t>(in_));
     const auto* order = order_.data_ptr<std::int64_t>();
     for (std::int64_t j = 0; j < in_; ++j) {
-      groups[static_cast<std::size_t>(j)] = (options_.static_groups ? order[j] : j) / group_size_;
+      groups[static_cast<std::size_t>(j)] =
+          static_cast<std::int32_t>((options_.static_groups ? order[j] : j) / group_size_);
     }
     return groups;
   }
 
-  at::Tensor sweep_columns(std::int64_t begin, std::int64_t end, const std::vector<std::int64_t>& groups) {
-    at::Tensor errors = at::empty({out_, end - begin}, at::kFloat);
-    // Rounding to nearest is the sweep with U = 1.
-    const at::Tensor upper = upper_.defined() ? upper_ : identity();
-    const float* const u = upper.data_ptr<float>();
-    const std::int64_t in = in_, out = out_;
-    const float* const scales = ranges_.scale.data_ptr<float>();
-    const float* const zeros = ranges_.zero_point.data_ptr<float>();
-    auto* const codes = codes_.data_ptr<std::uint8_t>();
-    auto* const losses = row_loss_.data_ptr<double>();
-    const float top = static_cast<float>((1 << options_.affine.bits) - 1);
-    sweep_block(weight_.data_ptr<float>(), out, in, u, begin, end, kTileRows, errors.data_ptr<float>(),
-                [&](const SweepTile& tile, std::int64_t j, float* error) {
-                  const std::int64_t group = groups[static_cast<std::size_t>(begin + j)] * out + tile.first_row;
-                  const float* const s = scales + group;
-                  const float* const z = zeros + group;
-                  const float* const w = tile.column(j);
-                  std::uint8_t* const code = codes + (begin + j) * out + tile.first_row;
-                  double* const loss = losses + tile.first_row;
-                  const float d = u[(begin + j) * in + begin + j];
-                  float level[kTileRows];
-                  for (std::int64_t r = 0; r < tile.rows; ++r) {
-                    level[r] = std::min(top, std::max(0.0F, round_half_even(w[r] / s[r]) + z[r]));
-                    error[r] = (w[r] - s[r] * (level[r] - z[r])) / d;
-                  }
-                  for (std::int64_t r = 0; r < tile.rows; ++r) {
-                    code[r] = static_cast<std::uint8_t>(level[r]);
-                    loss[r] += 0.5 * static_cast<double>(error[r]) * static_cast<double>(error[r]);
-                  }
-                });
-    return errors;
+  void quantize_block(ColumnSweep& sweep, std::int64_t begin, std::int64_t end,
+                      const std::vector<std::int32_t>& groups) {
+    kernels::SweepGrid block;
+    block.scale = ranges_.scale.data_ptr<float>();
+    block.zero_point = ranges_.zero_point.data_ptr<float>();
+    block.group = groups.data() + begin;
+    block.group_stride = ranges_.scale.size(1);
+    block.top = static_cast<float>((1 << options_.affine.bits) - 1);
+    block.codes = codes_.data_ptr<std::uint8_t>();
+    block.loss = row_loss_.data_ptr<double>();
+    block.squared = squared_.data_ptr<double>();
+    const kernels::QuantizeColumnsInOrder quantize_columns = kernels::kernel_set().quantize_columns_in_order;
+    sweep.for_tiles(1, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t t = first; t < last; ++t) {
+        kernels::SweepGrid grid = block;
+        grid.scale += t * kRows, grid.zero_point += t * kRows;
+        grid.codes += (t * in_ + begin) * kRows;
+        grid.loss += t * kRows, grid.squared += t * kRows;
+        quantize_columns(sweep.tile(t, begin, end, end), grid);
+      }
+    });
   }
 
-  const at::Tensor& identity() {
-    if (!identity_.defined()) identity_ = at::eye(in_, at::kFloat);
-    return identity_;
-  }
-
-  GptqResult finish(const at::Tensor& weight, const at::Tensor& hessian) {
-    const at::Tensor inverse = at::argsort(order_);
-    const at::Tensor position = options_.static_groups ? at::arange(in_, at::kLong) : inverse;
-    const at::Tensor group = at::floor_divide(position, group_size_);
+  GptqResult finish(const at::Tensor& weight, const at::Tensor& hessian, const ColumnSweep& sweep) {
+    const at::Tensor position = options_.static_groups ? at::arange(in_, at::kLong) : at::argsort(order_);
     result_.order = order_;
-    result_.group_index = group.to(at::kInt);
-    result_.codes = codes_.index_select(0, inverse).t().contiguous();
-    result_.scale = ranges_.stored.t().contiguous();
-    result_.zero_point = ranges_.zero_point.t().contiguous();
-    const auto of_column = [&](const at::Tensor& t) { return groups_ == 1 ? t : t.index_select(1, group); };
-    result_.values = result_.codes.to(at::kFloat).sub_(of_column(result_.zero_point)).mul_(of_column(result_.scale));
+    result_.group_index = at::floor_divide(position, group_size_).to(at::kInt);
+    result_.scale = ranges_.stored.narrow(1, 0, out_).t().contiguous();
+    result_.zero_point = ranges_.zero_point.narrow(1, 0, out_).t().contiguous();
+    result_.codes = at::empty({out_, in_}, at::kByte);
+    result_.values = at::empty({out_, in_}, at::kFloat);
+    const std::vector<std::int32_t> groups = column_groups();
+    const float* const stored = ranges_.stored.data_ptr<float>();
+    const float* const zeros = ranges_.zero_point.data_ptr<float>();
+    const std::int64_t stride = ranges_.stored.size(1), in = in_;
+    auto* const codes = result_.codes.data_ptr<std::uint8_t>();
+    float* const values = result_.values.data_ptr<float>();
+    for_tiled_rows(sweep, codes_.data_ptr<std::uint8_t>(), order_,
+                   [&](std::int64_t row, std::int64_t place, std::int64_t column, std::uint8_t code) {
+                     const std::int64_t at = groups[static_cast<std::size_t>(place)] * stride + row;
+                     codes[row * in + column] = code;
+                     values[row * in + column] = stored[at] * (static_cast<float>(code) - zeros[at]);
+                   });
     if (result_.rounded_to_nearest) {
       const at::Tensor difference = weight - result_.values;
       const at::Tensor h = hessian.defined() ? hessian : at::zeros({in_, in_}, at::kFloat);
-      row_loss_ = at::mm(difference, h).mul_(difference).sum(1, false, at::kDouble).mul_(0.5);
-      result_.loss = result_.undamped_loss = row_loss_.sum().item<double>();
+      result_.row_loss = at::mm(difference, h).mul_(difference).sum(1, false, at::kDouble).mul_(0.5);
+      result_.loss = result_.undamped_loss = result_.row_loss.sum().item<double>();
     } else {
-      result_.loss = row_loss_.sum().item<double>();
-      const double squared =
-          (weight - result_.values).masked_fill_(dead_, 0.0).square().sum(at::kDouble).item<double>();
-      result_.undamped_loss = std::max(0.0, result_.loss - 0.5 * added_ * squared);
+      result_.row_loss = row_loss_.narrow(0, 0, out_).clone();
+      result_.loss = result_.row_loss.sum().item<double>();
+      result_.undamped_loss = std::max(0.0, result_.loss - 0.5 * added_ * squared_.sum().item<double>());
     }
-    result_.row_loss = row_loss_;
     return std::move(result_);
   }
 
   const GptqOptions& options_;
   const std::int64_t out_, in_, group_size_, groups_;
   GroupRanges ranges_;
-  at::Tensor weight_, dead_, upper_, order_, codes_, row_loss_, identity_;
+  at::Tensor dead_, upper_, order_;
+  at::Tensor codes_;               ///< uint8 [tiles, in_features, kSweepRows]
+  at::Tensor row_loss_, squared_;  ///< f64 [padded rows]: ½ Σ e² and Σ (w - ŵ)²
   double added_ = 0.0;
   GptqResult result_;
 };

@@ -12,57 +12,83 @@ namespace {
 
 constexpr double kFlopsAStep = 8e9;  // between two looks at the stop flag
 constexpr std::int64_t kPanel = 256;
-constexpr std::int64_t kWidePanel = 1024;  // columns of one product
+constexpr std::int64_t kSumPanel = 512;  // the squares on the diagonal are computed whole
+constexpr std::int64_t kSolvePanel = 64;
 constexpr double kFirstRetry = 0.01;
 constexpr double kLastDamping = 1.0;
 
-/// A reversed in both axes.
-at::Tensor reversed(const at::Tensor& a) { return at::flip(a, {0, 1}).contiguous(); }
+at::Tensor block(const at::Tensor& a, std::int64_t row, std::int64_t rows, std::int64_t column, std::int64_t columns) {
+  return a.narrow(0, row, rows).narrow(1, column, columns);
+}
 
-/// Lower Cholesky factor in place, panel by panel; what lies above the diagonal means nothing.
-bool factorize(at::Tensor& a, const JobContext& job) {
-  const std::int64_t n = a.size(0);
-  for (std::int64_t k = 0; k < n; k += kPanel) {
-    const std::int64_t width = std::min(kPanel, n - k), below = n - k - width;
-    at::Tensor diagonal = a.narrow(0, k, width).narrow(1, k, width);
-    const auto [factor, info] = at::linalg_cholesky_ex(diagonal.contiguous(), false, false);
+/// Half of n, in whole panels when there are several.
+std::int64_t half(std::int64_t n) { return n > 2 * kPanel ? (n / 2 + kPanel - 1) / kPanel * kPanel : n / 2; }
+
+/// The recursions below halve their matrices, so that nearly all the work is done by large products.
+class UpperFactorization {
+ public:
+  UpperFactorization(std::int64_t features, const JobContext& job) : features_(features), job_(job) {}
+
+  /// A = V Vᵀ in the upper triangle, from the lower right corner up.
+  bool factorize(at::Tensor a) {
+    const std::int64_t n = a.size(0);
+    if (n <= kPanel) return factorize_panel(a);
+    const std::int64_t k = half(n);
+    at::Tensor corner = block(a, k, n - k, k, n - k), right = block(a, 0, k, k, n - k);
+    if (!factorize(corner)) return false;
+    solve(right, corner);
+    subtract_square(block(a, 0, k, 0, k), right);
+    return factorize(block(a, 0, k, 0, k));
+  }
+
+ private:
+  bool factorize_panel(at::Tensor& a) {
+    const auto [factor, info] = at::linalg_cholesky_ex(at::flip(a, {0, 1}), false, false);
     if (info.item<int>() != 0 || !at::isfinite(factor).all().item<bool>()) return false;
-    diagonal.copy_(factor);
-    if (below == 0) break;
-    at::Tensor panel = a.narrow(0, k + width, below).narrow(1, k, width);
-    panel.copy_(at::linalg_solve_triangular(factor.t(), panel.contiguous(), true, false, false));
-    const at::Tensor solved = panel.contiguous();
-    for (std::int64_t j = 0; j < below; j += kWidePanel) {
-      job.checkpoint(k, n, "Factorizing");
-      const std::int64_t columns = std::min(kWidePanel, below - j);
-      a.narrow(0, k + width + j, below - j)
-          .narrow(1, k + width + j, columns)
-          .addmm_(solved.narrow(0, j, below - j), solved.narrow(0, j, columns).t(), 1.0, -1.0);
-    }
+    a.copy_(at::flip(factor, {0, 1}));
+    done_ += a.size(0);
+    return true;
   }
-  return true;
-}
 
-/// Inverse of the lower triangular L, a block of rows at a time: M_ii = L_ii⁻¹, M_i,< = -M_ii (L_i,< M_<,<).
-at::Tensor inverse_of_lower(const at::Tensor& l, const JobContext& job) {
-  const std::int64_t n = l.size(0);
-  at::Tensor inverse = at::zeros_like(l);
-  for (std::int64_t i = 0; i < n; i += kPanel) {
-    const std::int64_t rows = std::min(kPanel, n - i);
-    const at::Tensor block = l.narrow(0, i, rows).narrow(1, i, rows);
-    const at::Tensor own =
-        at::linalg_solve_triangular(block.tril().contiguous(), at::eye(rows, l.options()), false, true, false);
-    inverse.narrow(0, i, rows).narrow(1, i, rows).copy_(own);
-    for (std::int64_t c = 0; c < i; c += kWidePanel) {
-      job.checkpoint(i, n, "Inverting");
-      const std::int64_t columns = std::min(kWidePanel, i - c);
-      const at::Tensor product =
-          at::mm(l.narrow(0, i, rows).narrow(1, c, i - c), inverse.narrow(0, c, i - c).narrow(1, c, columns));
-      inverse.narrow(0, i, rows).narrow(1, c, columns).copy_(at::mm(own, product).neg_());
+  /// B ← B V⁻ᵀ.
+  void solve(at::Tensor b, const at::Tensor& v) {
+    const std::int64_t n = v.size(0);
+    if (n <= kSolvePanel) {
+      b.copy_(at::linalg_solve_triangular(v.t(), b.contiguous(), false, false, false));
+      return;
+    }
+    const std::int64_t k = half(n), rows = b.size(0);
+    at::Tensor left = block(b, 0, rows, 0, k), right = block(b, 0, rows, k, n - k);
+    solve(right, block(v, k, n - k, k, n - k));
+    subtract_product(left, right, block(v, 0, k, k, n - k));
+    solve(left, block(v, 0, k, 0, k));
+  }
+
+  /// The upper triangle of A ← A - X Xᵀ.
+  void subtract_square(at::Tensor a, const at::Tensor& x) {
+    const std::int64_t n = a.size(0), k = half(n);
+    if (n <= kPanel) return subtract_product(a, x, x);
+    const at::Tensor top = x.narrow(0, 0, k), bottom = x.narrow(0, k, n - k);
+    subtract_product(block(a, 0, k, k, n - k), top, bottom);
+    subtract_square(block(a, 0, k, 0, k), top);
+    subtract_square(block(a, k, n - k, k, n - k), bottom);
+  }
+
+  /// A ← A - X Yᵀ, a share of the rows at a time so that a stop is noticed.
+  void subtract_product(at::Tensor a, const at::Tensor& x, const at::Tensor& y) {
+    const double flops_a_row = 2.0 * static_cast<double>(x.size(1)) * static_cast<double>(y.size(0));
+    const std::int64_t share = std::max<std::int64_t>(64, static_cast<std::int64_t>(kFlopsAStep / flops_a_row));
+    for (std::int64_t row = 0; row < a.size(0); row += share) {
+      job_.checkpoint(done_, features_, "Factorizing");
+      const std::int64_t rows = std::min(share, a.size(0) - row);
+      a.narrow(0, row, rows).addmm_(x.narrow(0, row, rows), y.t(), 1.0, -1.0);
     }
   }
-  return inverse;
-}
+
+  const std::int64_t features_;
+  const JobContext& job_;
+  std::int64_t done_ = 0;  ///< columns of V
+};
 
 }  // namespace
 
@@ -77,7 +103,7 @@ void HessianSum::add(const at::Tensor& x, std::int64_t sequences, const JobConte
   tokens_ += tokens;
   const double flops_a_column = 2.0 * static_cast<double>(tokens) * static_cast<double>(features_);
   const std::int64_t panel =
-      std::clamp<std::int64_t>(static_cast<std::int64_t>(kFlopsAStep / flops_a_column), 16, 1024);
+      std::clamp<std::int64_t>(static_cast<std::int64_t>(kFlopsAStep / flops_a_column), 16, kSumPanel);
   for (std::int64_t begin = 0; begin < features_; begin += panel) {
     job.checkpoint(begin, features_, "Accumulating the Hessian");
     const std::int64_t rows = std::min(panel, features_ - begin), columns = features_ - begin;
@@ -89,9 +115,15 @@ void HessianSum::add(const at::Tensor& x, std::int64_t sequences, const JobConte
 
 at::Tensor HessianSum::matrix(const std::string& name) const {
   if (!sum_.defined()) return at::zeros({features_, features_}, at::kFloat);
-  const at::Tensor upper = sum_.triu();
-  at::Tensor h = (upper + sum_.triu(1).t()).mul_(2.0 / static_cast<double>(std::max<std::int64_t>(1, sequences_)));
-  const at::Tensor finite = at::isfinite(h).all(1);
+  at::Tensor h = sum_ * (2.0 / static_cast<double>(std::max<std::int64_t>(1, sequences_)));
+  for (std::int64_t begin = 0; begin < features_; begin += kPanel) {
+    const std::int64_t rows = std::min(kPanel, features_ - begin), behind = features_ - begin - rows;
+    at::Tensor corner = block(h, begin, rows, begin, rows);
+    corner.copy_(corner.triu() + corner.triu(1).t());
+    block(h, begin + rows, behind, begin, rows).copy_(block(h, begin, rows, begin + rows, behind).t());
+  }
+  // No element is larger than both diagonal elements that it belongs to.
+  const at::Tensor finite = at::isfinite(h.diagonal());
   if (!finite.all().item<bool>()) {
     const std::int64_t column = at::argmin(finite.to(at::kByte)).item<std::int64_t>();
     throw Error(ErrorCode::InvalidArgument, "The inputs of '" + name + "' hold NaN or infinity in column " +
@@ -101,14 +133,9 @@ at::Tensor HessianSum::matrix(const std::string& name) const {
   return h;
 }
 
-std::optional<at::Tensor> inverse_upper_factor(const at::Tensor& hessian, const JobContext& job) {
-  at::Tensor work = reversed(hessian.to(at::kFloat));
-  if (!factorize(work, job.part(0.0, 0.5))) return std::nullopt;
-  return reversed(inverse_of_lower(work, job.part(0.5, 1.0)));
-}
+bool factorize_upper(at::Tensor& h, const JobContext& job) { return UpperFactorization(h.size(0), job).factorize(h); }
 
-DampedFactor damped_inverse_factor(const at::Tensor& hessian, double damping, const at::Tensor& ones,
-                                   const JobContext& job) {
+DampedFactor damped_factor(const at::Tensor& hessian, double damping, const at::Tensor& ones, const JobContext& job) {
   const double mean = at::diagonal(hessian).mean().item<double>();
   const double last = std::max(kLastDamping, damping) * (1.0 + 1e-9);
   DampedFactor result;
@@ -116,11 +143,11 @@ DampedFactor damped_inverse_factor(const at::Tensor& hessian, double damping, co
     ++result.attempts;
     result.damping = tried;
     result.added = tried * mean;
-    at::Tensor damped = hessian.clone();
+    at::Tensor damped = at::empty(hessian.sizes(), at::kFloat).copy_(hessian);
     damped.diagonal().add_(result.added);
     if (ones.defined()) damped.diagonal().masked_fill_(ones, 1.0);
-    if (auto upper = inverse_upper_factor(damped, job)) {
-      result.upper = std::move(*upper);
+    if (factorize_upper(damped, job)) {
+      result.upper = damped;
       break;
     }
   }

@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,24 +30,24 @@ class HessianSum {
   at::Tensor sum_;  ///< Σ XᵀX; only the blocks on and right of the diagonal are kept up to date
 };
 
-/// U, upper triangular, with H⁻¹ = UᵀU. It comes from one Cholesky factorization of H reversed in both axes: H = V Vᵀ
-/// with V upper gives U = V⁻¹, without forming H⁻¹.
-/// @return nothing when H is not positive definite in f32
-std::optional<at::Tensor> inverse_upper_factor(const at::Tensor& hessian, const JobContext& job);
+/// V, upper triangular, with H = V Vᵀ: the Cholesky factor of H reversed in both axes. It holds what a column sweep
+/// needs (kernels/column_sweep.h); the factor of algorithm 1, H⁻¹ = UᵀU, is U = V⁻¹ and is never formed.
+/// @param h  f32 [features, features]; its upper triangle becomes V, what lies below the diagonal means nothing then
+/// @return false when H is not positive definite in f32
+bool factorize_upper(at::Tensor& h, const JobContext& job);
 
-/// The factor of a damped H: diagonal + damping * mean(diagonal), with `damping` multiplied by ten after each failed
+/// V of a damped H: diagonal + damping * mean(diagonal), with `damping` multiplied by ten after each failed
 /// factorization, beginning with at least 0.01, up to 1 (or up to the first value, when that is larger).
 struct DampedFactor {
-  at::Tensor upper;                ///< undefined when every damping failed
+  at::Tensor upper;                ///< V as factorize_upper leaves it; undefined when every damping failed
   double damping = 0.0;            ///< the last one tried
   double added = 0.0;              ///< damping * mean(diagonal): what was added to each diagonal element
   std::int64_t attempts = 0;       ///< factorizations, the last one included
   std::vector<std::string> notes;  ///< says so when the first damping failed
 };
-/// @param hessian  f32 [features, features]; changed only inside
+/// @param hessian  f32 [features, features]; not changed
 /// @param ones     columns whose diagonal becomes 1 after the damping (SpQR's dead columns); may be undefined
-DampedFactor damped_inverse_factor(const at::Tensor& hessian, double damping, const at::Tensor& ones,
-                                   const JobContext& job);
+DampedFactor damped_factor(const at::Tensor& hessian, double damping, const at::Tensor& ones, const JobContext& job);
 
 /// Σ over rows of ½ d H dᵀ, f64, for the rows d of `difference` [rows, features].
 double proxy_loss(const at::Tensor& difference, const at::Tensor& hessian);

@@ -11,20 +11,15 @@
 #include "backend/methods/spqr_grid.h"
 #include "backend/methods/weight_codes.h"
 #include "backend/types/error.h"
+#include "kernels/dispatch.h"
 
 namespace qs {
 namespace {
 
-constexpr std::int64_t kTileRows = 64;
+constexpr std::int64_t kRows = kernels::kSweepRows;
 constexpr double kNone = std::numeric_limits<double>::infinity();
 
-/// A group of columns inside a tile or inside the matrix.
-struct GroupView {
-  const float* values = nullptr;
-  std::int64_t row_stride = 0, column_stride = 0;
-};
-
-/// Statistics as the sweep finds them, group after group with one entry a row.
+/// Statistics as the sweep finds them, group after group with one entry a row. Scale and zero have whole tiles of rows.
 struct Statistics {
   at::Tensor scale, zero, scale_codes, zero_codes, scale_scale, scale_zero, zero_scale, zero_zero;
 };
@@ -39,16 +34,17 @@ class Spqr {
         group_(options.group_of(in_)),
         groups_(in_ / group_),
         original_(weight) {
+    for (std::int64_t j = 0; j < in_; ++j) group_of_.push_back(static_cast<std::int32_t>(j / group_));
     prepare(hessian, order, job);
   }
 
   SpqrResult run(double outlier_threshold, const JobContext& job) {
-    weight_ = prepared_.clone();
     threshold_ = base_.rounded_to_nearest ? kNone : outlier_threshold * outlier_scale();
     if (std::isnan(threshold_)) threshold_ = kNone;
-    allocate();
-    sweep(job);
-    return finish();
+    ColumnSweep sweep(prepared_, at::arange(in_, at::kLong), upper_);
+    allocate(sweep);
+    quantize(sweep, job);
+    return finish(sweep);
   }
 
  private:
@@ -66,7 +62,7 @@ class Spqr {
     if (known) {
       const at::Tensor h = hessian.to(at::kFloat).index_select(0, order_).index_select(1, order_);
       const at::Tensor dead = at::diagonal(h) == 0;
-      const DampedFactor factor = damped_inverse_factor(h, options_.percdamp, dead, job);
+      const DampedFactor factor = damped_factor(h, options_.percdamp, dead, job);
       base_.notes = factor.notes;
       base_.damping = factor.damping;
       added_ = factor.added;
@@ -86,9 +82,8 @@ class Spqr {
       base_.damping = added_ = 0.0;
       base_.notes.emplace_back(known ? "Rounded to nearest without outliers instead."
                                      : "No input reached this layer; it was rounded to nearest without outliers.");
-      upper_ = at::eye(in_, at::kFloat);
     }
-    diagonal_ = at::diagonal(upper_).contiguous();
+    diagonal_ = upper_.defined() ? at::diagonal(upper_).reciprocal() : at::ones({in_}, at::kFloat);
   }
 
   /// mean_j Var_o(W_:j) / U_jj² (Q1).
@@ -97,10 +92,11 @@ class Spqr {
     return (prepared_.var(at::IntArrayRef{0}, true) / diagonal_.square()).mean().item<double>();
   }
 
-  void allocate() {
+  void allocate(const ColumnSweep& sweep) {
     const auto floats = [&](std::int64_t rows) { return at::zeros({groups_, rows}, at::kFloat); };
     const std::int64_t runs = out_ / options_.qq_group_size;
-    found_ = {floats(out_), floats(out_), {}, {}, {}, {}, {}, {}};
+    found_ = {
+        at::ones({groups_, sweep.padded_rows()}, at::kFloat), floats(sweep.padded_rows()), {}, {}, {}, {}, {}, {}};
     if (options_.quantizes_scales()) {
       found_.scale_codes = at::zeros({groups_, out_}, at::kByte);
       found_.scale_scale = floats(runs), found_.scale_zero = floats(runs);
@@ -109,18 +105,19 @@ class Spqr {
       found_.zero_codes = at::zeros({groups_, out_}, at::kByte);
       found_.zero_scale = floats(runs), found_.zero_zero = floats(runs);
     }
-    codes_ = at::empty({in_, out_}, at::kByte);
-    outliers_ = at::zeros({in_, out_}, at::kBool);
-    kept_ = threshold_ == kNone ? at::Tensor() : at::zeros({in_, out_}, at::kFloat);
-    row_loss_ = at::zeros({out_}, at::kDouble);
+    codes_ = at::empty({sweep.tiles(), in_, kRows}, at::kByte);
+    outliers_ = threshold_ == kNone ? at::Tensor() : at::empty_like(codes_);
+    kept_ = threshold_ == kNone ? at::Tensor() : at::empty({sweep.tiles(), in_, kRows}, at::kFloat);
+    row_loss_ = at::zeros({sweep.padded_rows()}, at::kDouble);
+    squared_ = at::zeros_like(row_loss_);
   }
 
-  /// Tiles hold whole second-level runs, blocks whole groups (or parts of one group that is longer than a block).
-  std::int64_t tile_rows() const {
-    const std::int64_t run = needs_runs() ? options_.qq_group_size : 1;
-    return std::max<std::int64_t>(1, kTileRows / run) * run;
+  /// Tiles whose rows are whole second-level runs.
+  std::int64_t tiles_together() const {
+    const bool runs = options_.quantizes_scales() || options_.quantizes_zeros();
+    const std::int64_t tiles = (out_ + kRows - 1) / kRows;
+    return runs ? std::min(std::lcm(options_.qq_group_size, kRows) / kRows, tiles) : 1;
   }
-  bool needs_runs() const { return options_.quantizes_scales() || options_.quantizes_zeros(); }
 
   std::int64_t block_end(std::int64_t begin) const {
     const std::int64_t block = std::max<std::int64_t>(1, options_.block_size);
@@ -128,36 +125,70 @@ class Spqr {
     return std::min(begin + block, (begin / group_ + 1) * group_);
   }
 
-  void sweep(const JobContext& job) {
+  void quantize(ColumnSweep& sweep, const JobContext& job) {
     for (std::int64_t begin = 0; begin < in_;) {
-      job.checkpoint(begin, in_, "Quantizing columns");
       const std::int64_t end = block_end(begin);
-      at::Tensor errors = at::empty({out_, end - begin}, at::kFloat);
-      const float* const weight = weight_.data_ptr<float>();
-      sweep_block(weight, out_, in_, upper_.data_ptr<float>(), begin, end, tile_rows(), errors.data_ptr<float>(),
-                  [&](const SweepTile& tile, std::int64_t j, float* error) {
-                    if ((begin + j) % group_ == 0) {
-                      const bool inside = j + group_ <= tile.columns;
-                      fit_group((begin + j) / group_, tile,
-                                inside ? GroupView{tile.column(j), 1, tile.rows}
-                                       : GroupView{weight + tile.first_row * in_ + begin + j, in_, 1});
-                    }
-                    quantize_column(tile, j, error);
-                  });
-      propagate_block(weight_, upper_, errors, begin, end, job);
+      // A group that is longer than a block is fitted where it begins.
+      sweep.start_block(begin, begin % group_ == 0 ? std::max(end, begin + group_) : end, job);
+      sweep.for_tiles(tiles_together(), [&](std::int64_t first, std::int64_t last) {
+        std::vector<float> expected(static_cast<std::size_t>(tiles_together() * group_ * kRows));
+        for (std::int64_t t = first; t < last; t += tiles_together()) {
+          quantize_tiles(sweep, t, std::min(t + tiles_together(), last), begin, end, expected.data());
+        }
+      });
       begin = end;
     }
   }
 
-  void fit_group(std::int64_t group, const SweepTile& tile, const GroupView& view) {
-    float* const scale = found_.scale.data_ptr<float>() + group * out_ + tile.first_row;
-    float* const zero = found_.zero.data_ptr<float>() + group * out_ + tile.first_row;
+  /// Columns [begin, end) of the rows of some tiles, group after group. @param expected  scratch
+  void quantize_tiles(ColumnSweep& sweep, std::int64_t first, std::int64_t last, std::int64_t begin, std::int64_t end,
+                      float* expected) {
+    const kernels::KernelSet& set = kernels::kernel_set();
+    for (std::int64_t column = begin; column < end;) {
+      const std::int64_t group = column / group_, stop = std::min(end, (group + 1) * group_);
+      if (column % group_ == 0) {
+        for (std::int64_t t = first; t < last; ++t) {
+          set.expect_weights(sweep.tile(t, column, column + group_, end), expected + (t - first) * group_ * kRows);
+        }
+        fit_group(group, first * kRows, std::min(last * kRows, out_) - first * kRows, expected);
+      }
+      for (std::int64_t t = first; t < last; ++t) {
+        set.quantize_columns_in_order(sweep.tile(t, column, stop, end), grid(t, begin));
+      }
+      column = stop;
+    }
+  }
+
+  /// Grids of tile t; columns count from `begin`.
+  kernels::SweepGrid grid(std::int64_t t, std::int64_t begin) {
+    const std::int64_t row = t * kRows, place = (t * in_ + begin) * kRows;
+    kernels::SweepGrid grid;
+    grid.scale = found_.scale.data_ptr<float>() + row;
+    grid.zero_point = found_.zero.data_ptr<float>() + row;
+    grid.group = group_of_.data() + begin;
+    grid.group_stride = found_.scale.size(1);
+    grid.top = static_cast<float>((1 << options_.bits) - 1);
+    grid.real_zero = true;
+    grid.codes = codes_.data_ptr<std::uint8_t>() + place;
+    if (threshold_ != kNone) {
+      grid.threshold = static_cast<float>(threshold_);
+      grid.outliers = outliers_.data_ptr<std::uint8_t>() + place;
+      grid.kept = kept_.data_ptr<float>() + place;
+    }
+    grid.loss = row_loss_.data_ptr<double>() + row;
+    grid.squared = squared_.data_ptr<double>() + row;
+    return grid;
+  }
+
+  /// @param expected  the group's weights in tiles, [rows / kRows][group][kRows]
+  void fit_group(std::int64_t group, std::int64_t first_row, std::int64_t rows, const float* expected) {
+    float* const scale = found_.scale.data_ptr<float>() + group * found_.scale.size(1) + first_row;
+    float* const zero = found_.zero.data_ptr<float>() + group * found_.zero.size(1) + first_row;
     const float* const factor = diagonal_.data_ptr<float>() + group * group_;
     std::vector<float> row(static_cast<std::size_t>(group_)), gain(row.size());
-    for (std::int64_t r = 0; r < tile.rows; ++r) {
-      for (std::int64_t k = 0; k < group_; ++k) {
-        row[static_cast<std::size_t>(k)] = view.values[r * view.row_stride + k * view.column_stride];
-      }
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const float* const values = expected + r / kRows * group_ * kRows + r % kRows;
+      for (std::int64_t k = 0; k < group_; ++k) row[static_cast<std::size_t>(k)] = values[k * kRows];
       if (threshold_ != kNone && !options_.simplified_outliers) {
         leave_one_out_gains(row.data(), factor, group_, options_.bits, options_.symmetric, gain.data());
         replace_likely_outliers(row, gain);
@@ -170,8 +201,8 @@ class Spqr {
     const auto second_level = [&](float* values, int bits, bool symmetric, at::Tensor& codes, at::Tensor& grid_scale,
                                   at::Tensor& grid_zero) {
       const std::int64_t run = options_.qq_group_size, runs = out_ / run;
-      for (std::int64_t r = 0; r < tile.rows; r += run) {
-        const std::int64_t first = tile.first_row + r;
+      for (std::int64_t r = 0; r < rows; r += run) {
+        const std::int64_t first = first_row + r;
         const RealZeroGrid grid = quantize_statistics(values + r, run, bits, symmetric,
                                                       codes.data_ptr<std::uint8_t>() + group * out_ + first);
         grid_scale.data_ptr<float>()[group * runs + first / run] = grid.scale;
@@ -203,47 +234,27 @@ class Spqr {
     }
   }
 
-  void quantize_column(const SweepTile& tile, std::int64_t j, float* error) {
-    const std::int64_t column = tile.begin + j, at = column / group_ * out_ + tile.first_row;
-    const float* const scale = found_.scale.data_ptr<float>() + at;
-    const float* const zero = found_.zero.data_ptr<float>() + at;
-    const float* const w = tile.column(j);
-    const std::int64_t place = column * out_ + tile.first_row;
-    std::uint8_t* const codes = codes_.data_ptr<std::uint8_t>() + place;
-    bool* const outlier = outliers_.data_ptr<bool>() + place;
-    double* const loss = row_loss_.data_ptr<double>() + tile.first_row;
-    const float top = static_cast<float>((1 << options_.bits) - 1), d = diagonal_.data_ptr<float>()[column];
-    for (std::int64_t r = 0; r < tile.rows; ++r) {
-      const RealZeroGrid grid{scale[r], zero[r]};
-      float code = grid.code(w[r], top);
-      error[r] = (w[r] - grid.value(code)) / d;
-      if (static_cast<double>(error[r]) * error[r] > threshold_) {
-        code = grid.code(0.0F, top);
-        error[r] = 0.0F;
-        outlier[r] = true;
-        kept_.data_ptr<float>()[place + r] = w[r];
-      }
-      codes[r] = static_cast<std::uint8_t>(code);
-      loss[r] += 0.5 * static_cast<double>(error[r]) * error[r];
-    }
-  }
-
-  SpqrResult finish() {
+  SpqrResult finish(const ColumnSweep& sweep) {
     SpqrResult result = base_;
     result.order = order_;
-    result.codes = codes_.t().contiguous();
+    result.codes = at::empty({out_, in_}, at::kByte);
+    const at::Tensor places = at::arange(in_, at::kLong);
+    auto* const codes = result.codes.data_ptr<std::uint8_t>();
+    for_tiled_rows(sweep, codes_.data_ptr<std::uint8_t>(), places,
+                   [&](std::int64_t row, std::int64_t place, std::int64_t, std::uint8_t code) {
+                     codes[row * in_ + place] = code;
+                   });
     store_statistics(result);
-    store_outliers(result);
+    store_outliers(result, sweep);
     result.threshold = threshold_;
     result.outlier_share =
         static_cast<double>(result.outlier_values.numel()) / (static_cast<double>(out_) * static_cast<double>(in_));
     result.average_bits = options_.average_bits(in_, result.outlier_share);
     result.values = spqr_values(result);
-    result.loss = row_loss_.sum().item<double>();
-    at::Tensor difference = prepared_ - result.values.index_select(1, order_);
-    result.undamped_loss =
-        std::max(0.0, result.loss - 0.5 * added_ * difference.square_().sum(at::kDouble).item<double>());
-    if (base_.rounded_to_nearest) result.loss = result.undamped_loss = 0.0;
+    if (!base_.rounded_to_nearest) {
+      result.loss = row_loss_.sum().item<double>();
+      result.undamped_loss = std::max(0.0, result.loss - 0.5 * added_ * squared_.sum().item<double>());
+    }
     return result;
   }
 
@@ -261,37 +272,58 @@ class Spqr {
     if (options_.quantizes_scales()) {
       result.scales = second_level(found_.scale_codes, found_.scale_scale, found_.scale_zero);
     } else {
-      result.scale = found_.scale;
+      result.scale = found_.scale.narrow(1, 0, out_).contiguous();
     }
     if (options_.quantizes_zeros()) {
       result.zeros = second_level(found_.zero_codes, found_.zero_scale, found_.zero_zero);
     } else {
-      result.zero_point = options_.round_zero || options_.symmetric ? found_.zero : stored_scale(found_.zero, type);
+      const at::Tensor zero = found_.zero.narrow(1, 0, out_).contiguous();
+      result.zero_point = options_.round_zero || options_.symmetric ? zero : stored_scale(zero, type);
     }
     rebuild_statistics(result, run, type);
   }
 
-  void store_outliers(SpqrResult& result) const {
-    const at::Tensor mask = outliers_.t().contiguous();
-    const at::Tensor counts = mask.sum({1}, false, at::kLong);
-    at::Tensor rows = at::zeros({out_ + 1}, at::kLong);
-    rows.narrow(0, 1, out_).copy_(at::cumsum(counts, 0));
-    result.outlier_rows = rows.to(at::kInt);
-    const at::Tensor places = at::nonzero(mask.view({-1})).view({-1});
-    result.outlier_columns = at::remainder(places, in_).to(at::kInt);
-    const at::Tensor values =
-        kept_.defined() ? kept_.t().contiguous().view({-1}).index_select(0, places) : at::empty({0}, at::kFloat);
+  void store_outliers(SpqrResult& result, const ColumnSweep& sweep) const {
+    result.outlier_rows = at::zeros({out_ + 1}, at::kInt);
+    auto* const first = result.outlier_rows.data_ptr<std::int32_t>();
+    const at::Tensor places = at::arange(in_, at::kLong);
+    const std::uint8_t* const mask = threshold_ == kNone ? nullptr : outliers_.data_ptr<std::uint8_t>();
+    if (mask != nullptr) {
+      for_tiled_rows(sweep, mask, places, [&](std::int64_t row, std::int64_t, std::int64_t, std::uint8_t outlier) {
+        first[row + 1] += outlier;
+      });
+    }
+    std::partial_sum(first, first + out_ + 1, first);
+    result.outlier_columns = at::empty({first[out_]}, at::kInt);
+    at::Tensor values = at::empty({first[out_]}, at::kFloat);
+    if (mask != nullptr) {
+      std::vector<std::int32_t> next(first, first + out_);
+      auto* const columns = result.outlier_columns.data_ptr<std::int32_t>();
+      float* const kept = values.data_ptr<float>();
+      const float* const all = kept_.data_ptr<float>();
+      for_tiled_rows(sweep, mask, places,
+                     [&](std::int64_t row, std::int64_t place, std::int64_t, std::uint8_t outlier) {
+                       if (outlier == 0) return;
+                       const std::int32_t k = next[static_cast<std::size_t>(row)]++;
+                       columns[k] = static_cast<std::int32_t>(place);
+                       kept[k] = all[((row / kRows) * in_ + place) * kRows + row % kRows];
+                     });
+    }
     result.outlier_values = stored_scale(values, options_.scale_type);
   }
 
   const SpqrOptions& options_;
   const std::int64_t out_, in_, group_, groups_;
   const at::Tensor original_;
-  at::Tensor prepared_;  ///< permuted, dead columns 0
-  at::Tensor order_, upper_, diagonal_, dead_;
+  std::vector<std::int32_t> group_of_;  ///< of each column
+  at::Tensor prepared_;                 ///< permuted, dead columns 0
+  at::Tensor order_, upper_, dead_;
+  at::Tensor diagonal_;  ///< 1 / V_jj, which is U_jj
   double added_ = 0.0, threshold_ = 0.0;
-  SpqrResult base_;  ///< what does not depend on the threshold
-  at::Tensor weight_, codes_, outliers_, kept_, row_loss_;
+  SpqrResult base_;                ///< what does not depend on the threshold
+  at::Tensor codes_, outliers_;    ///< uint8 [tiles, in_features, kSweepRows]
+  at::Tensor kept_;                ///< f32, as codes_
+  at::Tensor row_loss_, squared_;  ///< f64 [padded rows]: ½ Σ e² and Σ (w - ŵ)²
   Statistics found_;
 };
 

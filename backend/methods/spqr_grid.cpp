@@ -4,12 +4,17 @@
 #include <cmath>
 #include <limits>
 
-#include "backend/methods/column_sweep.h"
-
 namespace qs {
 namespace {
 
 constexpr float kLeastScale = 1e-9F;
+/// rne without a library call, so that loops over it become vector code. |x| < 2^22; beyond it the result is some
+/// number as large, which every caller clamps.
+float round_half_even(float x) {
+  constexpr float kMagic = 12582912.0F;  // 1.5 * 2^23
+  return (x + kMagic) - kMagic;
+}
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 float top_code(int bits) { return static_cast<float>((1 << bits) - 1); }
