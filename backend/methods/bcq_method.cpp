@@ -37,7 +37,7 @@ BcqMethod::BcqMethod(const ParamSet& params) {
 
 BcqWeight BcqMethod::quantize(const at::Tensor& weight, const std::string& name, const JobContext& job) const {
   if (!from_rtn_) return bcq(weight, options_, name, job);
-  check_bcq_group(weight.size(1), options_.group_size, name);
+  if (weight.dim() == 2) check_bcq_group(weight.size(1), options_.group_size, name);
   WeightQuantizer grid;
   grid.affine.bits = options_.bits;
   grid.affine.scale_type = options_.scale_type;
@@ -183,6 +183,7 @@ WeightMethodEntry bcq_method() {
                    {.label = "RTN-4 on LUT-GEMM, groups of 128",
                     .params = {{"bits", 4}, {"group_size", 128}, {"from", std::string("rtn")}},
                     .source = "arXiv:2206.09557, appendix: uniform codes as planes with an offset"}},
+       .may_follow = {"smoothquant"},
        .effective_bits_formula = "bits * (1 + 16 / group_size); from=rtn: + 16 / group_size (f16 offset)"},
       [](const ParamSet& params) -> std::unique_ptr<WeightMethod> { return std::make_unique<BcqMethod>(params); }};
 }
