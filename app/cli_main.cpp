@@ -9,6 +9,7 @@
 #include <stop_token>
 
 #include "app/cli/cli.h"
+#include "backend/methods/packed_from_codes.h"
 #include "kernels/dispatch.h"
 
 namespace {
@@ -76,6 +77,7 @@ int main(int argc, char** argv) {
   ProgressLine progress;
   if (const std::string problem = qs::kernels::kernel_set_problem(); !problem.empty())
     return fail(progress, 2, problem);
+  qs::load_codes_as_packed_linears();
   std::signal(SIGINT, on_interrupt);
   std::stop_source stop;
   const qs::JobContext job(stop.get_token(), [&](double fraction, std::string_view step) {

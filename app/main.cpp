@@ -13,6 +13,7 @@
 #include "app/settings.h"
 #include "app/theme.h"
 #include "app/workbench.h"
+#include "backend/methods/packed_from_codes.h"
 #include "backend/model/threads.h"
 #include "backend/types/error.h"
 
@@ -72,6 +73,7 @@ int main(int argc, char** argv) {
   const QStringList files = parser.positionalArguments();
 
   const int cores = std::max(1, int(std::thread::hardware_concurrency()));
+  qs::load_codes_as_packed_linears();
   const bool headless = parser.isSet(QStringLiteral("headless"));
   // With a window one core stays free for it.
   qs::set_threads(headless || cores == 1 ? cores : cores - 1);

@@ -55,6 +55,7 @@ Output inspect_model_path(const std::filesystem::path& path, std::int64_t contex
       {"max_context", info.max_context},
       {"tied_embeddings", info.tied_embeddings},
       {"dtype", info.dtype},
+      {"quantization", description.quantization.empty() ? Json() : Json(description.quantization)},
       {"bytes", info.bytes},
       {"kv_bytes_per_token", info.kv_bytes_per_token()},
       {"fingerprint", info.fingerprint},
@@ -70,7 +71,8 @@ Output inspect_model_path(const std::filesystem::path& path, std::int64_t contex
   table.row({"head_dim, hidden, intermediate", std::to_string(info.head_dim) + ", " + std::to_string(info.hidden_size) +
                                                    ", " + std::to_string(info.intermediate_size)});
   table.row({"vocabulary, context", std::to_string(info.vocab_size) + ", " + std::to_string(info.max_context)});
-  table.row({"stored", info.dtype + ", " + bytes_text(info.bytes)});
+  const std::string codes = description.quantization.empty() ? "" : description.quantization + "; the rest ";
+  table.row({"stored", codes + info.dtype + ", " + bytes_text(info.bytes)});
   table.row({"KV cache in f16", bytes_text(info.kv_bytes_per_token()) + " a token"});
   table.row({"memory at " + std::to_string(tokens) + " tokens",
              bytes_text(memory.total()) + ": weights " + bytes_text(memory.weights) + ", cache " +

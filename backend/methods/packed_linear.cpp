@@ -212,6 +212,35 @@ at::Tensor PackedLinear::weight() const {
   return order_.defined() ? weight.index_select(1, at::argsort(order_)) : weight;
 }
 
+LinearCodes PackedLinear::linear_codes(bool with_codes) const {
+  const std::int64_t groups = per_tensor_ ? 1 : scale_.size(1);
+  const std::vector<std::uint8_t> zeros = zero_points();
+  LinearCodes all;
+  all.bits = bits_;
+  all.group_size = group_size_;
+  all.scale = scale_.expand({out_features_, groups}).contiguous();
+  all.zero_point = at::tensor(at::ArrayRef<std::uint8_t>(zeros), at::kByte)
+                       .view({-1, groups})
+                       .expand({out_features_, groups})
+                       .contiguous();
+  const at::Tensor places = at::floor_divide(at::arange(in_features_, at::kInt), group_size_).to(at::kInt);
+  const at::Tensor original = order_.defined() ? at::argsort(order_) : at::Tensor();
+  all.group_index = original.defined() ? places.index_select(0, original) : places;
+  if (with_codes) {
+    all.codes = at::empty({out_features_, in_features_}, at::kByte);
+    unpack_rows(0, out_features_, all.codes.data_ptr<std::uint8_t>());
+    if (original.defined()) all.codes = all.codes.index_select(1, original);
+  }
+  if (zeros_.empty() && constant_zero_ == static_cast<float>((1 << (bits_ - 1)) - 1)) {
+    all.zero_point.add_(1);
+    if (with_codes) all.codes.add_(1);
+  }
+  if (activations_.off()) return all;
+  const bool absmax = activations_.quantizer == QuantizerKind::Absmax && activations_.bits == 8;
+  all.inputs = absmax && kernel_range(activations_) ? CodedInputs::Int8Absmax : CodedInputs::Other;
+  return all;
+}
+
 std::int64_t PackedLinear::bytes() const {
   const auto tensor_bytes = [](const at::Tensor& t) {
     return t.defined() ? static_cast<std::int64_t>(t.numel() * t.element_size()) : 0;

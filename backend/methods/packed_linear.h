@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/methods/weight_codes.h"
+#include "backend/model/linear_codes.h"
 
 namespace qs {
 
@@ -41,6 +42,9 @@ class PackedLinear final : public LinearOp {
   std::int64_t out_features() const override { return out_features_; }
   bool packed() const override { return true; }
   Form form() const { return form_; }
+  /// What is packed, for checkpoints. Codes of the absmax quantizer, which lie around 2^(bits - 1) - 1, come one higher,
+  /// so that symmetric codes have one zero point. @param with_codes  false: a description without `codes`, without work
+  LinearCodes linear_codes(bool with_codes) const;
   const ActivationQuantization& activations() const { return activations_; }
 
  private:

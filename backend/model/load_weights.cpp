@@ -63,6 +63,7 @@ class Loader final : public WeightSource {
  public:
   Loader(const ModelSource& source, const LoadOptions& options, const JobContext& job)
       : table_(std::make_shared<const TensorTable>(source.tensors)),
+        quantization_(source.quantization),
         type_(compute_type(options.dtype)),
         dtype_(options.dtype),
         job_(job) {
@@ -80,7 +81,9 @@ class Loader final : public WeightSource {
 
   std::shared_ptr<const LinearOp> linear(const WeightPlace& place, bool with_bias, std::int64_t layer,
                                          std::int64_t expert, std::int64_t out_features,
-                                         std::int64_t /*in_features*/) override {
+                                         std::int64_t in_features) override {
+    if (const auto format = codes_of(place, layer, expert, in_features))
+      return coded_linear(*format, place, with_bias, layer, expert, out_features, in_features);
     const StoredTensor& stored = checked(place.weight, layer, expert);
     const std::vector<std::int64_t> rows = stored_rows(place.weight, expert, out_features);
     const at::Tensor bias = with_bias ? tensor(place.bias, layer, expert, {out_features}) : at::Tensor();
@@ -92,6 +95,34 @@ class Loader final : public WeightSource {
   void finish() const { job_.checkpoint(total_, total_, "Reading weights"); }
 
  private:
+  std::optional<CodeFormat> codes_of(const WeightPlace& place, std::int64_t layer, std::int64_t expert,
+                                     std::int64_t in_features) const {
+    if (!quantization_) return std::nullopt;
+    return format_of(*quantization_, *table_, stored_name(place.weight, layer, expert), in_features);
+  }
+
+  /// Rows of a fused weight come from the same codes, which are unpacked once.
+  std::shared_ptr<const LinearOp> coded_linear(const CodeFormat& format, const WeightPlace& place, bool with_bias,
+                                               std::int64_t layer, std::int64_t expert, std::int64_t out_features,
+                                               std::int64_t in_features) {
+    const std::string stem = stem_of(stored_name(place.weight, layer, expert));
+    if (stem != unpacked_stem_) {
+      const StoredTensor& scale = table_->at(stem + (format.layout == CodeLayout::Gptq ? ".scales" : ".weight_scale"));
+      const std::int64_t all_rows = scale.shape[format.layout == CodeLayout::Gptq ? 1 : 0];
+      job_.checkpoint(done_, total_, "Reading weights");
+      unpacked_ = decode_parts(format, *table_, stem, all_rows, in_features);
+      unpacked_stem_ = stem;
+      for (const CodedPart& part : coded_parts(format, all_rows, in_features)) {
+        const StoredTensor& stored = table_->at(stem + "." + part.name);
+        done_ += stored.size();
+        release_pages(stored.bytes);
+      }
+    }
+    const at::Tensor bias = with_bias ? tensor(place.bias, layer, expert, {out_features}) : at::Tensor();
+    const std::vector<std::int64_t> rows = stored_rows(place.weight, expert, out_features);
+    return make_packed_linear(rows.empty() ? unpacked_ : rows_of(unpacked_, rows), bias);
+  }
+
   /// A vector is seen as one value a row, so that row patterns choose its values.
   static StoredTensor flat(const StoredTensor& tensor) {
     StoredTensor column = tensor;
@@ -149,6 +180,9 @@ class Loader final : public WeightSource {
   }
 
   std::shared_ptr<const TensorTable> table_;
+  std::optional<QuantizationScheme> quantization_;
+  std::string unpacked_stem_;
+  LinearCodes unpacked_;  ///< of unpacked_stem_
   at::ScalarType type_;
   std::string dtype_;
   const JobContext& job_;

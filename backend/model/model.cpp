@@ -20,14 +20,18 @@ std::string mebibytes(std::int64_t bytes) {
   return text;
 }
 
-void check_memory(const ModelInfo& info, const LoadOptions& options) {
+void check_memory(const ModelSource& source, const LoadOptions& options) {
+  const ModelInfo& info = source.info;
   const MemoryEstimate need = estimate_memory(info, options, std::min(kUsualContext, info.max_context));
-  const std::int64_t available = available_memory();
-  if (need.allocated() <= available) return;
+  // Weights in floating point stay mapped, codes are copied into the order that the kernels read.
+  const std::int64_t codes = source.quantization ? need.weights : 0;
+  const std::int64_t available = available_memory(), allocated = need.allocated() + codes;
+  if (allocated <= available) return;
   throw Error(ErrorCode::OutOfMemory,
-              "'" + info.path + "' needs about " + mebibytes(need.allocated()) + " beside its weights in " +
-                  options.dtype + " (" + mebibytes(need.kv) + " cache at " + std::to_string(need.context) +
-                  " tokens, " + mebibytes(need.scratch) + " work space), but only " + mebibytes(available) +
+              "'" + info.path + "' needs about " + mebibytes(allocated) +
+                  (codes > 0 ? " with its codes in " : " beside its weights in ") + options.dtype + " (" +
+                  mebibytes(need.kv) + " cache at " + std::to_string(need.context) + " tokens, " +
+                  mebibytes(need.scratch) + " work space), but only " + mebibytes(available) +
                   " are available. Close other programs, choose a 16-bit type, or open a smaller model.");
 }
 
@@ -41,7 +45,7 @@ std::shared_ptr<const Model> Model::load(const std::filesystem::path& path, cons
                 "The device '" + options.device + "' cannot be used: this program computes models on 'cpu'.");
   job.checkpoint(0, 1, "Opening the model");
   const ModelSource source = open_model(path);
-  check_memory(source.info, options);
+  check_memory(source, options);
   auto weights = load_weights(source, options, job);
   return std::make_shared<const Model>(source.info, source.spec, std::move(weights), source.tokenizer, options);
 }

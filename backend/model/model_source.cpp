@@ -51,11 +51,15 @@ void open_folder(const fs::path& path, ModelSource& source) {
                 "'" + folder.string() +
                     "' has no config.json. Open a Hugging Face model folder, a .gguf file, or a llama2.c .bin file.");
   const Json config = read_json(config_path);
-  const Family& family = family_of(config, config_path.string());
-  source.spec = family.read_config(config, config_path.string());
+  source.quantization = read_quantization(config, config_path.string());
+  Json unquantized = config;
+  unquantized.erase("quantization_config");
+  const Family& family = family_of(unquantized, config_path.string());
+  source.spec = family.read_config(unquantized, config_path.string());
   source.tensors = read_safetensors_folder(folder);
   source.names =
       names_in(family, source.spec, [&](const std::string& name) { return source.tensors.find(name) != nullptr; });
+  if (source.quantization) source.info.format += " (" + source.quantization->text() + ")";
   const auto bos = token_ids(config, "bos_token_id");
   const auto eos = token_ids(config, "eos_token_id");
   if (!bos.empty()) source.info.bos_id = bos.front();
@@ -96,10 +100,11 @@ void open_llama2c(const fs::path& path, ModelSource& source) {
   source.info.path = path.string();
 }
 
-/// Stored type of the weights: the one that most bytes have.
+/// Stored type of the weights that are no codes: the one that most bytes have.
 std::string main_dtype(const TensorTable& tensors) {
   std::map<StoredType, std::size_t> bytes;
-  for (const StoredTensor& tensor : tensors.tensors) bytes[tensor.type] += tensor.bytes.size();
+  for (const StoredTensor& tensor : tensors.tensors)
+    if (is_float(tensor.type)) bytes[tensor.type] += tensor.bytes.size();
   const auto most =
       std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == bytes.end() ? "" : stored_type_name(most->first);
@@ -111,22 +116,54 @@ std::vector<std::int64_t> as_matrix(const std::vector<std::int64_t>& shape) {
   return {std::accumulate(shape.begin(), shape.end() - 1, std::int64_t{1}, std::multiplies<>()), shape.back()};
 }
 
-/// Tensors whose values need others beside them: the scales of block-scaled 8-bit floats, GPTQ and AWQ codes ...
-void refuse_scaled_weights(const TensorTable& table) {
+/// Tensors whose values need others beside them, which config.json does not describe: the scales of block-scaled 8-bit
+/// floats, AWQ codes ... @param known  those that it does
+void refuse_scaled_weights(const TensorTable& table, const std::set<std::string>& known) {
   for (const StoredTensor& tensor : table.tensors)
     for (const char* ending : {".weight_scale_inv", ".weight_scale", ".input_scale", ".qweight", ".qzeros", ".g_idx",
                                ".SCB", ".absmax", ".weight_packed"})
-      if (tensor.name.ends_with(ending))
+      if (tensor.name.ends_with(ending) && !known.contains(tensor.name))
         throw Error(ErrorCode::Unsupported, "'" + table.path + "' holds '" + tensor.name +
                                                 "': its weights are already quantized, with scales beside the codes, "
                                                 "which is not read. Open the model in 16 bits.");
 }
 
+std::optional<CodeFormat> coded_format(const ModelSource& source, const std::string& name,
+                                       const std::vector<std::int64_t>& shape, bool transposed) {
+  if (!source.quantization) return std::nullopt;
+  return format_of(*source.quantization, source.tensors, name, shape[transposed ? 0 : 1]);
+}
+
+/// Checks the parts of every linear that lies as codes. @return their names
+std::set<std::string> check_codes(const ModelSource& source) {
+  std::set<std::string> parts;
+  for (const auto& [name, shape, linear, transposed] : expected_tensors(source.spec, source.names)) {
+    if (!linear || name == source.names.embedding.name) continue;
+    const auto format = coded_format(source, name, shape, transposed);
+    if (!format) continue;
+    const std::int64_t out_features = shape[transposed ? 1 : 0], in_features = shape[transposed ? 0 : 1];
+    check_parts(*format, source.tensors, stem_of(name), out_features, in_features);
+    for (const CodedPart& part : coded_parts(*format, out_features, in_features))
+      parts.insert(stem_of(name) + "." + part.name);
+  }
+  return parts;
+}
+
+/// Writers of GPTQ checkpoints give every linear a bias, of zeros where the architecture has none.
+bool is_empty_bias(const StoredTensor& tensor, const std::set<std::string>& expected) {
+  constexpr std::string_view kEnding = ".bias";
+  if (!tensor.name.ends_with(kEnding) || !is_float(tensor.type)) return false;
+  if (!expected.contains(tensor.name.substr(0, tensor.name.size() - kEnding.size()) + ".qweight")) return false;
+  const std::vector<float> values = to_f32(tensor);
+  return std::all_of(values.begin(), values.end(), [](float value) { return value == 0.0f; });
+}
+
 void check_tensors(const ModelSource& source) {
   const TensorTable& table = source.tensors;
-  refuse_scaled_weights(table);
-  std::set<std::string> expected;
-  for (const auto& [name, shape] : expected_tensors(source.spec, source.names)) {
+  std::set<std::string> expected = check_codes(source);
+  refuse_scaled_weights(table, expected);
+  for (const auto& [name, shape, linear, transposed] : expected_tensors(source.spec, source.names)) {
+    if (linear && coded_format(source, name, shape, transposed)) continue;
     const StoredTensor& tensor = table.at(name);
     expected.insert(name);
     if (as_matrix(tensor.shape) != shape)
@@ -145,6 +182,7 @@ void check_tensors(const ModelSource& source) {
         any(source.names.ignored_endings, [&](const std::string& ending) { return tensor.name.ends_with(ending); }) ||
         any(source.names.ignored_beginnings, [&](const std::string& start) { return tensor.name.starts_with(start); });
     if (ignored || expected.contains(tensor.name) || tensor.name == source.names.lm_head.weight.name) continue;
+    if (is_empty_bias(tensor, expected)) continue;
     throw Error(ErrorCode::BadFormat, "'" + table.path + "' holds tensor '" + tensor.name +
                                           "', which the model's description (" + source.spec.architecture + ", " +
                                           std::to_string(source.spec.layers) +
@@ -197,7 +235,7 @@ void describe(ModelSource& source) {
   info.max_context = spec.max_context;
   info.tied_embeddings = spec.tied_embeddings;
   for (const ExpectedTensor& tensor : expected_tensors(spec, source.names))
-    info.parameters += source.tensors.at(tensor.name).size();
+    info.parameters += std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::int64_t{1}, std::multiplies<>());
   info.dtype = main_dtype(source.tensors);
   info.bytes = source.tensors.bytes();
   info.fingerprint = fingerprint(info.fingerprint, source.tensors);

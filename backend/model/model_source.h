@@ -2,11 +2,13 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "backend/formats/tensor_table.h"
 #include "backend/model/family.h"
 #include "backend/model/model.h"
+#include "backend/model/quantized_checkpoint.h"
 
 namespace qs {
 
@@ -16,7 +18,8 @@ struct ModelSource {
   ArchitectureSpec spec;
   WeightNames names;
   TensorTable tensors;
-  std::shared_ptr<const Tokenizer> tokenizer;  ///< null when there is none beside the weights
+  std::optional<QuantizationScheme> quantization;  ///< of linears that lie as codes
+  std::shared_ptr<const Tokenizer> tokenizer;      ///< null when there is none beside the weights
 };
 
 /// One way a model lies on disk. A new format is a line in model_formats().

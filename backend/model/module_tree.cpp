@@ -133,7 +133,7 @@ ModuleInfo module_tree(const ModelSource& source) {
 
 ModelDescription describe_model(const std::filesystem::path& path) {
   const ModelSource source = open_model(path);
-  return {source.info, module_tree(source)};
+  return {source.info, module_tree(source), source.quantization ? source.quantization->text() : std::string()};
 }
 
 std::vector<TensorStatistics> weight_statistics(const std::filesystem::path& path, const JobContext& job) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "backend/types/job.h"
@@ -16,6 +17,7 @@ ModuleInfo module_tree(const ModelSource& source);
 struct ModelDescription {
   ModelInfo info;
   ModuleInfo modules;
+  std::string quantization;  ///< of a checkpoint that holds codes: "GPTQ, 4 bits, groups of 128"
 };
 /// Reads headers only. @throws Error as Model::load
 ModelDescription describe_model(const std::filesystem::path& path);

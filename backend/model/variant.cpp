@@ -2,8 +2,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <set>
+
 #include "backend/method.h"
 #include "backend/method_registry.h"
+#include "backend/methods/packed_linear.h"
 #include "backend/model/cached_attention.h"
 #include "backend/model/decoder.h"
 #include "backend/model/torch_error.h"
@@ -17,23 +20,49 @@ double stored_bits(const std::string& dtype) {
   return dtype == "float32" ? 32.0 : 16.0;
 }
 
-void check_calibration(const Model& model, const Setup& setup, const WeightContext& context) {
-  bool needed = false;
-  CalibrationNeed need = CalibrationNeed::ActivationMaxima;
-  for (const MethodInfo& info : weight_method_infos())
-    if (info.id == setup.method) needed = info.needs_calibration, need = info.calibration_need;
-  if (!needed) return;
-  if (need == CalibrationNeed::TokenWindows) {
-    if (!context.windows || context.windows->windows.empty())
-      throw Error(ErrorCode::InvalidArgument, "The method '" + setup.method +
-                                                  "' needs windows of a calibration text that it runs through the "
-                                                  "model block by block. Name a text to calibrate on.");
-    return;
+/// Bits of the block linears, from allocations where codes are kept. @param dense  of a linear without codes
+template <typename DenseBits>
+double mean_bits(const DecoderWeights& weights, double fallback, DenseBits&& dense) {
+  double bits = 0.0, elements = 0.0;
+  DecoderWeights copy = weights;
+  for (const LinearSlot& slot : linear_slots(copy)) {
+    const LinearOp& linear = **slot.op;
+    const double count = static_cast<double>(linear.out_features()) * static_cast<double>(linear.in_features());
+    bits += linear.packed() ? 8.0 * static_cast<double>(linear.bytes()) : count * dense(linear);
+    elements += count;
   }
+  return elements > 0.0 ? bits / elements : fallback;
+}
+
+/// "as stored: 4 bits, groups of 128" for a model whose checkpoint holds codes; empty for floating point.
+std::string stored_codes(const DecoderWeights& weights) {
+  DecoderWeights copy = weights;
+  std::string text;
+  for (const LinearSlot& slot : linear_slots(copy)) {
+    const auto* const linear = dynamic_cast<const PackedLinear*>(slot.op->get());
+    if (!linear) continue;
+    const LinearCodes codes = linear->linear_codes(false);
+    std::string found = std::to_string(codes.bits) + " bits";
+    if (codes.groups() > 1) found += ", groups of " + std::to_string(codes.group_size);
+    if (codes.inputs != CodedInputs::AsTheyAre) found += ", inputs too";
+    if (text.empty()) text = found;
+    if (text != found) return "as stored: mixed widths";
+  }
+  return text.empty() ? text : "as stored: " + text;
+}
+
+void check_calibration(const Model& model, const Setup& setup, const WeightContext& context) {
+  const CalibrationNeeds needs = weight_calibration_needs(setup);
+  const std::string line = format_setup(setup, weight_method_infos());
+  if (needs.token_windows && (!context.windows || context.windows->windows.empty()))
+    throw Error(ErrorCode::InvalidArgument, "The setup '" + line +
+                                                "' needs windows of a calibration text that it runs through the "
+                                                "model block by block. Name a text to calibrate on.");
+  if (!needs.activation_maxima && !needs.input_rows) return;
   const Calibration* const calibration = context.calibration;
   if (!calibration)
     throw Error(ErrorCode::InvalidArgument,
-                "The method '" + setup.method +
+                "The setup '" + line +
                     "' needs a calibration: the activation maxima of a capture of this model. Capture a text "
                     "with activations first.");
   if (!calibration->model_fingerprint.empty() && calibration->model_fingerprint != model.info().fingerprint)
@@ -70,7 +99,7 @@ Variant::~Variant() = default;
 VariantLabel Variant::label() const {
   VariantLabel label;
   label.model = model_->info().name;
-  if (weight_setup_) label.weights = format_setup(*weight_setup_, weight_method_infos());
+  label.weights = weight_setup_ ? format_setup(*weight_setup_, weight_method_infos()) : stored_codes(*weights_);
   if (kv_setup_) label.kv = format_setup(*kv_setup_, kv_method_infos());
   return label;
 }
@@ -78,23 +107,17 @@ VariantLabel Variant::label() const {
 std::int64_t Variant::weight_bytes() const { return weights_->bytes(); }
 
 double Variant::weight_bits() const {
-  if (!weight_setup_) return stored_bits(model_->info().dtype);
+  const double stored = stored_bits(model_->info().dtype);
+  if (!weight_setup_) return mean_bits(*weights_, stored, [stored](const LinearOp&) { return stored; });
   const auto method = make_weight_method(*weight_setup_);
-  double bits = 0.0, elements = 0.0;
-  DecoderWeights weights = *weights_;
-  for (const LinearSlot& slot : linear_slots(weights)) {
-    const LinearOp& linear = **slot.op;
-    const double count = static_cast<double>(linear.out_features()) * static_cast<double>(linear.in_features());
-    if (linear.packed()) {
-      bits += 8.0 * static_cast<double>(linear.bytes());
-    } else if (weights.measured_bits > 0.0) {
-      bits += count * weights.measured_bits;
-    } else {
-      bits += count * method->effective_bits(linear.out_features(), linear.in_features());
-    }
-    elements += count;
-  }
-  return elements > 0.0 ? bits / elements : stored_bits(model_->info().dtype);
+  DecoderWeights original = model_->weights();
+  std::set<const LinearOp*> untouched;
+  for (const LinearSlot& slot : linear_slots(original)) untouched.insert(slot.op->get());
+  return mean_bits(*weights_, stored, [&](const LinearOp& linear) {
+    if (untouched.count(&linear)) return stored;
+    if (weights_->measured_bits > 0.0) return weights_->measured_bits;
+    return method->effective_bits(linear.out_features(), linear.in_features());
+  });
 }
 
 std::shared_ptr<const Variant> make_variant(std::shared_ptr<const Model> model, const std::optional<Setup>& weights,

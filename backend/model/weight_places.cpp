@@ -24,7 +24,7 @@ class Recorder final : public WeightSource {
     const std::string name = stored_name(place, layer, expert);
     const bool part = place.rows.block > 0;
     const auto [known, fresh] = index_.emplace(name, expected.size());
-    if (fresh) expected.push_back({name, shape});
+    if (fresh) expected.push_back({.name = name, .shape = shape});
     std::vector<std::int64_t>& stored = expected[known->second].shape;
     if (fresh) {
       if (place.transposed && shape.size() == 2) std::swap(stored[0], stored[1]);
@@ -38,6 +38,9 @@ class Recorder final : public WeightSource {
                                          std::int64_t expert, std::int64_t out_features,
                                          std::int64_t in_features) override {
     tensor(place.weight, layer, expert, {out_features, in_features});
+    ExpectedTensor& weight = expected[index_.at(stored_name(place.weight, layer, expert))];
+    weight.linear = true;
+    weight.transposed = place.weight.transposed;
     if (with_bias) tensor(place.bias, layer, expert, {out_features});
     return nullptr;
   }

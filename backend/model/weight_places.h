@@ -76,6 +76,8 @@ DecoderWeights assemble_weights(const ArchitectureSpec& spec, const WeightNames&
 struct ExpectedTensor {
   std::string name;
   std::vector<std::int64_t> shape;  ///< as stored
+  bool linear = false;              ///< the weight of a linear layer, which may lie as codes
+  bool transposed = false;          ///< stored as [in_features, out_features]
 };
 std::vector<ExpectedTensor> expected_tensors(const ArchitectureSpec& spec, const WeightNames& names);
 
