@@ -52,6 +52,7 @@ void add_eval(CLI::App& app, Cli& cli);
 void add_alpha_sweep(CLI::App& app, Cli& cli);
 void add_auto(CLI::App& app, Cli& cli);
 void add_generate(CLI::App& app, Cli& cli);
+void add_quantize(CLI::App& app, Cli& cli);
 void add_verify(CLI::App& app, Cli& cli);
 void add_tokenize(CLI::App& app, Cli& cli);
 void add_bench(CLI::App& app, Cli& cli);
