@@ -1,3 +1,4 @@
+#include "kernels/cuda/attention_merge.cuh"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device_common.cuh"
 
@@ -134,22 +135,6 @@ __global__ void attend_chunk(DecodeAttention args) {
   }
 }
 
-/// One block a head.
-__global__ void merge_chunks(DecodeAttention args, std::int64_t chunks) {
-  const std::int64_t head = blockIdx.x;
-  const std::int64_t stride = args.heads * (args.head_dim + 2);
-  const float* const first = args.scratch + head * (args.head_dim + 2);
-  float max = first[0];
-  for (std::int64_t c = 1; c < chunks; ++c) max = fmaxf(max, first[c * stride]);
-  float sum = 0.0F;
-  for (std::int64_t c = 0; c < chunks; ++c) sum += first[c * stride + 1] * expf(first[c * stride] - max);
-  for (std::int64_t d = threadIdx.x; d < args.head_dim; d += kThreads) {
-    float total = 0.0F;
-    for (std::int64_t c = 0; c < chunks; ++c) total += first[c * stride + 2 + d] * expf(first[c * stride] - max);
-    args.out[head * args.head_dim + d] = total / sum;
-  }
-}
-
 }  // namespace
 
 std::size_t attention_scratch_bytes(std::int64_t heads, std::int64_t head_dim, std::int64_t tokens) noexcept {
@@ -166,7 +151,8 @@ std::string decode_attention(const DecodeAttention& args, void* stream) {
   const dim3 blocks(static_cast<unsigned>(chunks), static_cast<unsigned>(args.kv_heads),
                     static_cast<unsigned>((per_kv + kQueries - 1) / kQueries));
   attend_chunk<<<blocks, kThreads, 0, queue>>>(args);
-  merge_chunks<<<static_cast<unsigned>(args.heads), kThreads, 0, queue>>>(args, chunks);
+  merge_partials<<<static_cast<unsigned>(args.heads), kThreads, 0, queue>>>(args.scratch, args.heads, args.head_dim,
+                                                                            chunks, args.out);
   return launch_status();
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/kv_grouped.h"
 #include "kernels/spqr.h"
 
 namespace qs::kernels::cuda {
@@ -86,6 +87,49 @@ struct DecodeAttention {
 };
 std::size_t attention_scratch_bytes(std::int64_t heads, std::int64_t head_dim, std::int64_t tokens) noexcept;
 std::string decode_attention(const DecodeAttention& args, void* stream);
+
+/// Keys or values of a cache with one row of codes a token (Storage::Grouped and Storage::Table of kv_attention.h):
+/// tokens [begin, end) are coded, those before and behind lie in f16.
+struct RowSide {
+  std::int64_t begin = 0, end = 0;
+  int bits = 0;                         ///< 2, 3, 4, 8 or kTritBits; with a table 2 to 5
+  const std::uint8_t* codes = nullptr;  ///< [end - begin] tokens of token_bytes, in each a row of head_bytes a KV head
+  std::int64_t token_bytes = 0, head_bytes = 0;  ///< kTritBits: a token is one row, token_bytes long
+  /// value = code * scale + group_min, parameters [end - begin][groups] of `format`
+  const void* scale = nullptr;
+  const void* group_min = nullptr;
+  ParameterFormat format = ParameterFormat::F16;
+  std::int64_t groups = 0;
+  const std::int32_t* group_of = nullptr;  ///< [kv_heads * head_dim] group of each channel
+  /// With a table [kTableSize] value = table[code] * scale + zero, factors by channel [kv_heads * head_dim], or f16 by
+  /// token in `scale` and `group_min` when these are null, plus what sparse elements have beyond it.
+  const float* table = nullptr;
+  const float* channel_scale = nullptr;
+  const float* channel_zero = nullptr;
+  const std::int64_t* sparse_begin = nullptr;     ///< [end - begin + 1] first element of each token; null: none
+  const std::uint16_t* sparse_channel = nullptr;  ///< over all heads; distinct within a token
+  const float* sparse_excess = nullptr;
+  const std::uint16_t* sinks = nullptr;   ///< f16 [kv_heads][begin][head_dim]
+  const std::uint16_t* recent = nullptr;  ///< f16 [kv_heads][tokens - end][head_dim]
+};
+
+/// Decode attention of one sequence and layer over rows: SKVQ, KVQuant, RTN a token, QAQ of one width, and with the
+/// small factor applied to the query DecoQuant; `dead` selects tokens (SCOPE).
+struct RowAttention {
+  const float* query = nullptr;  ///< [heads][head_dim], already multiplied by the scale of the scores
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;  ///< head_dim a multiple of 8, at most 256
+  std::int64_t tokens = 0;
+  RowSide key, value;
+  const float* rotation = nullptr;  ///< of coded keys: [position][2][half], cosines then sines; null: rotated already
+  std::int64_t half = 0;
+  const std::int64_t* positions = nullptr;  ///< [tokens]; null: a token's position is its number
+  float score_softcap = 0.0F;               ///< cap * tanh(score / cap) before the softmax; 0: off
+  const std::uint8_t* dead = nullptr;       ///< [tokens], not 0: no query sees it; null: all are seen
+  float* scratch = nullptr;                 ///< row_attention_scratch_bytes()
+  float* out = nullptr;                     ///< [heads][head_dim]
+};
+std::size_t row_attention_scratch_bytes(std::int64_t heads, std::int64_t head_dim, std::int64_t tokens) noexcept;
+std::string row_attention(const RowAttention& args, void* stream);
 
 /// y = x W^T from a packed weight (gemv.h's PackedWeight with device pointers).
 struct LowBitGemv {

@@ -24,6 +24,8 @@ std::string quantize_keys(const KeyQuantization&, void*) { return kProblem; }
 std::string quantize_values(const ValueQuantization&, void*) { return kProblem; }
 std::size_t attention_scratch_bytes(std::int64_t, std::int64_t, std::int64_t) noexcept { return 0; }
 std::string decode_attention(const DecodeAttention&, void*) { return kProblem; }
+std::size_t row_attention_scratch_bytes(std::int64_t, std::int64_t, std::int64_t) noexcept { return 0; }
+std::string row_attention(const RowAttention&, void*) { return kProblem; }
 std::string low_bit_gemv(const LowBitGemv&, void*) { return kProblem; }
 std::size_t lut_scratch_bytes(std::int64_t, std::int64_t, std::int64_t) noexcept { return 0; }
 std::string lut_gemm(const LutProduct&, void*) { return kProblem; }
