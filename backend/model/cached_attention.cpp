@@ -4,6 +4,7 @@
 
 #include <numeric>
 
+#include "backend/model/in_layer.h"
 #include "backend/types/error.h"
 
 namespace qs {
@@ -42,9 +43,14 @@ KvCache& CachedAttention::cache_of(const AttentionCall& call) {
 
 at::Tensor CachedAttention::attend(const AttentionCall& call) {
   KvCache& cache = cache_of(call);
+  return in_layer(call.layer, [&] { return attend_through(cache, call); });
+}
+
+at::Tensor CachedAttention::attend_through(KvCache& cache, const AttentionCall& call) const {
   const at::Tensor& key = pre_rope_[static_cast<std::size_t>(call.layer)] ? call.key_pre_rope : call.key;
+  const AttentionQuantization quantization = quantization_.of_layer(call.layer);
   if (call.first_position == 0) {
-    const at::Tensor output = causal_attention(call.query, call.key, call.value, quantization_, call.rules);
+    const at::Tensor output = causal_attention(call.query, call.key, call.value, quantization, call.rules);
     cache.observe_prompt(call.query);
     cache.prefill(key, call.value);
     return output;
@@ -52,18 +58,19 @@ at::Tensor CachedAttention::attend(const AttentionCall& call) {
   std::vector<at::Tensor> rows;
   for (std::int64_t token = 0; token < call.query.size(1); ++token)
     rows.push_back(decode(cache, call.query.select(1, token).contiguous(), key.select(1, token).contiguous(),
-                          call.value.select(1, token).contiguous(), call.rules));
+                          call.value.select(1, token).contiguous(), quantization, call.rules));
   const at::Tensor output = rows.size() == 1 ? rows.front().unsqueeze(1) : at::stack(rows, 1);
   return output.to(call.query.scalar_type());
 }
 
 at::Tensor CachedAttention::decode(KvCache& cache, const at::Tensor& query, const at::Tensor& key,
-                                   const at::Tensor& value, const AttentionRules& rules) const {
+                                   const at::Tensor& value, const AttentionQuantization& quantization,
+                                   const AttentionRules& rules) const {
   const at::Tensor output = cache.append_and_attend(query, key, value);
-  if (quantization_.bits >= 16) return output;
+  if (quantization.off()) return output;
   const auto [keys, values] = cache.materialize();
   return causal_attention(query.unsqueeze(1), keys.to(query.scalar_type()), values.to(query.scalar_type()),
-                          quantization_, rules)
+                          quantization, rules)
       .squeeze(1);
 }
 

@@ -25,7 +25,8 @@ class CachedAttention final : public AttentionProvider {
   CachedAttention(const ArchitectureSpec& spec, const KvPlan* kv, AttentionQuantization quantization,
                   at::ScalarType type, std::int64_t sequences);
 
-  /// @throws Error Internal when a token does not follow the one before it
+  /// @throws Error Internal when a token does not follow the one before it; InvalidArgument naming layer, head and token
+  /// of a NaN or infinity
   at::Tensor attend(const AttentionCall& call) override;
 
   const KvCache& cache(std::int64_t sequence, std::int64_t layer) const;
@@ -35,8 +36,9 @@ class CachedAttention final : public AttentionProvider {
 
  private:
   KvCache& cache_of(const AttentionCall& call);
+  at::Tensor attend_through(KvCache& cache, const AttentionCall& call) const;
   at::Tensor decode(KvCache& cache, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                    const AttentionRules& rules) const;
+                    const AttentionQuantization& quantization, const AttentionRules& rules) const;
 
   std::int64_t layers_;
   std::vector<bool> pre_rope_;  ///< [layers]
