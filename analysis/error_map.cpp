@@ -110,6 +110,54 @@ TensorView saturation_mask(const TensorView& codes, std::int64_t levels) {
   return TensorView::own(std::move(mask), {tokens, heads * dim});
 }
 
+namespace {
+
+/// @param visit  with cell of [tokens, channels], code and codes of its group; 0 codes where there is none
+template <typename Visit>
+void for_each_code(const TensorView& codes, const KvOverlay& overlay, const Visit& visit) {
+  require_heads(codes, "A count of codes");
+  const std::int64_t heads = codes.shape[0], tokens = codes.shape[1], dim = codes.shape[2];
+  std::int64_t i = 0;
+  for (std::int64_t h = 0; h < heads; ++h)
+    for (std::int64_t t = 0; t < tokens; ++t)
+      for (std::int64_t d = 0; d < dim; ++d, ++i) {
+        const std::int64_t channel = h * dim + d, group = codes.data[i] == 255.0f ? -1 : overlay.group_of(t, channel);
+        const bool known = group >= 0 && group < static_cast<std::int64_t>(overlay.levels.size());
+        visit(static_cast<std::size_t>(t * heads * dim + channel), codes.data[i],
+              known ? overlay.levels[static_cast<std::size_t>(group)] : 0);
+      }
+}
+
+}  // namespace
+
+TensorView saturation_mask(const TensorView& codes, const KvOverlay& overlay) {
+  std::vector<float> mask(static_cast<std::size_t>(codes.size()));
+  for_each_code(codes, overlay, [&](std::size_t cell, float code, std::int32_t levels) {
+    mask[cell] = levels > 1 && (code == 0.0f || code == static_cast<float>(levels - 1)) ? 1.0f : 0.0f;
+  });
+  return TensorView::own(std::move(mask), {codes.shape[1], codes.shape[0] * codes.shape[2]});
+}
+
+double marked_fraction(const TensorView& mask) {
+  if (mask.empty()) return 0.0;
+  return static_cast<double>(std::count(mask.values().begin(), mask.values().end(), 1.0f)) /
+         static_cast<double>(mask.size());
+}
+
+CodeCounts width_counts(const TensorView& codes, const KvOverlay& overlay) {
+  CodeCounts result;
+  for_each_code(codes, overlay, [&](std::size_t, float, std::int32_t levels) {
+    if (levels == 0) {
+      ++result.full_precision;
+      return;
+    }
+    const auto bits = static_cast<std::size_t>(std::ceil(std::log2(static_cast<double>(levels))));
+    if (result.counts.size() <= bits) result.counts.resize(bits + 1, 0);
+    ++result.counts[bits];
+  });
+  return result;
+}
+
 CodeCounts code_counts(const TensorView& codes, std::int64_t levels) {
   CodeCounts result;
   result.counts.assign(static_cast<std::size_t>(std::max<std::int64_t>(0, levels)), 0);

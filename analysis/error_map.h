@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/types/kv_overlay.h"
 #include "backend/types/quantize_report.h"
 #include "backend/types/tensor_view.h"
 
@@ -37,12 +38,19 @@ std::vector<HotSpot> hot_spots(const ErrorMap& map, std::int64_t count);
 /// @param levels  2^bits
 TensorView saturation_mask(const TensorView& codes, std::int64_t levels);
 
+/// The same where every scale group has its own number of codes. Without levels nothing is marked.
+TensorView saturation_mask(const TensorView& codes, const KvOverlay& overlay);
+double marked_fraction(const TensorView& mask);  ///< share of cells that are 1; 0 for an empty mask
+
 /// How many cells hold each code; `full_precision` counts the cells that have none.
 struct CodeCounts {
   std::vector<std::int64_t> counts;  ///< [levels]
   std::int64_t full_precision = 0;
 };
 CodeCounts code_counts(const TensorView& codes, std::int64_t levels);
+/// How many cells have codes of 0, 1, 2 ... bits, for methods whose widths differ.
+/// @param codes  as float [kv_heads, tokens, head_dim]; 255: full precision
+CodeCounts width_counts(const TensorView& codes, const KvOverlay& overlay);
 
 /// ||error||_F / ||original||_F of every head: [kv_heads].
 std::vector<float> relative_error_by_head(const TensorView& original, const TensorView& reconstructed);

@@ -107,7 +107,8 @@ double HeadLocality::mass_within(std::int64_t width) const {
 }
 
 HeadLocality head_locality(const AttentionInput& input, std::int64_t head, std::int64_t sink_tokens,
-                           std::int64_t max_queries, const std::function<void()>& checkpoint) {
+                           std::int64_t max_queries, const std::function<void()>& checkpoint,
+                           const std::vector<QuantizedKeys>& quantized) {
   check(input, head);
   const std::int64_t tokens = input.tokens();
   const std::int64_t step = max_queries > 0 ? std::max<std::int64_t>(1, (tokens + max_queries - 1) / max_queries) : 1;
@@ -116,6 +117,7 @@ HeadLocality head_locality(const AttentionInput& input, std::int64_t head, std::
   result.distance = distance_marks(reach);
   std::vector<double> by_distance(static_cast<std::size_t>(reach));
   std::vector<std::vector<float>> within(result.distance.size());
+  result.quantized_mass.assign(quantized.size(), 0.0);
   double entropy = 0.0, sink = 0.0, span = 0.0;
   for (std::int64_t block = 0; block < tokens; block += kBlock) {
     if (checkpoint) checkpoint();
@@ -143,6 +145,11 @@ HeadLocality head_locality(const AttentionInput& input, std::int64_t head, std::
           within[mark++].push_back(static_cast<float>(cumulative));
       }
       if (!reached) span += static_cast<double>(q - start);
+      for (std::size_t i = 0; i < quantized.size(); ++i) {
+        const KeyRange keys = quantized[i].at(static_cast<std::size_t>(q - start));
+        for (std::int64_t k = keys.begin; k < std::min(keys.end, q - start + 1); ++k)
+          result.quantized_mass[i] += row[start + k - key_begin];
+      }
       for (; mark < within.size(); ++mark) within[mark].push_back(static_cast<float>(cumulative));
       ++result.queries;
     }
@@ -164,6 +171,7 @@ HeadLocality head_locality(const AttentionInput& input, std::int64_t head, std::
   for (const double mass : by_distance) result.mass_by_distance.push_back(static_cast<float>(mass / count));
   result.entropy_nats = entropy / count;
   result.sink_mass = sink / count;
+  for (double& mass : result.quantized_mass) mass /= count;
   result.span_90 = span / count;
   return result;
 }

@@ -27,6 +27,12 @@ TensorView attention_tile(const AttentionInput& input, std::int64_t head, std::i
 /// Distances 0, 1, 2, 4, ... below `tokens`, then tokens - 1: where the cumulative mass is sampled.
 std::vector<std::int64_t> distance_marks(std::int64_t tokens);
 
+/// Keys [begin, end) that a query sees quantized, by the query's place in its window: the rest is protected.
+struct KeyRange {
+  std::int64_t begin = 0, end = 0;
+};
+using QuantizedKeys = std::vector<KeyRange>;
+
 /// Attention mass of one head against distance (query position - key position).
 struct HeadLocality {
   std::vector<std::int64_t> distance;            ///< see distance_marks
@@ -35,14 +41,17 @@ struct HeadLocality {
   double entropy_nats = 0.0;                     ///< mean over queries
   double sink_mass = 0.0;                        ///< mean mass on the first `sink_tokens` of the window
   double span_90 = 0.0;                          ///< mean distance within which 90 % of the mass lies, tokens
+  std::vector<double> quantized_mass;            ///< mean mass on the quantized keys of each of `quantized`
   std::int64_t queries = 0;                      ///< rows that were looked at
   double mass_within(std::int64_t width) const;  ///< distances 0 .. width - 1
 };
 
 /// @param max_queries  at most so many evenly spaced query rows; 0: all
 /// @param checkpoint   called between blocks of rows; may throw to stop
+/// @param quantized    each with an entry for every place in a window
 HeadLocality head_locality(const AttentionInput& input, std::int64_t head, std::int64_t sink_tokens,
-                           std::int64_t max_queries, const std::function<void()>& checkpoint = {});
+                           std::int64_t max_queries, const std::function<void()>& checkpoint = {},
+                           const std::vector<QuantizedKeys>& quantized = {});
 
 /// Causal attention map pooled to at most `extent` cells a side, exact when tokens <= extent.
 struct PooledAttention {

@@ -194,6 +194,39 @@ TensorView channel_layer_map(const std::vector<ChannelStats>& layers, ChannelSta
                          {static_cast<std::int64_t>(layers.size()), static_cast<std::int64_t>(channels)});
 }
 
+ChannelReach channel_reach(const KvOverlay& overlay) {
+  ChannelReach reach;
+  reach.least.assign(static_cast<std::size_t>(overlay.channels()), kNaN);
+  reach.largest = reach.least;
+  for (std::int64_t token = overlay.quantized_begin; token < overlay.quantized_end; ++token)
+    for (std::int64_t channel = 0; channel < overlay.channels(); ++channel) {
+      const auto [low, high] = overlay.range_of(token, channel);
+      if (low != low) continue;
+      const float far = std::max(std::fabs(low), std::fabs(high));
+      const auto c = static_cast<std::size_t>(channel);
+      reach.least[c] = reach.least[c] != reach.least[c] ? far : std::min(reach.least[c], far);
+      reach.largest[c] = reach.largest[c] != reach.largest[c] ? far : std::max(reach.largest[c], far);
+    }
+  return reach;
+}
+
+TensorView columns_in_order(const TensorView& plane, const std::vector<std::int64_t>& order) {
+  if (plane.shape.size() != 2 || plane.shape[1] != static_cast<std::int64_t>(order.size()))
+    throw Error(ErrorCode::InvalidArgument, "An order of " + std::to_string(order.size()) +
+                                                " channels does not fit a plane of " +
+                                                std::to_string(plane.shape.size() == 2 ? plane.shape[1] : 0) + ".");
+  const std::int64_t rows = plane.shape[0], columns = plane.shape[1];
+  std::vector<float> out(static_cast<std::size_t>(plane.size()));
+  for (std::int64_t place = 0; place < columns; ++place) {
+    const std::int64_t from = order[static_cast<std::size_t>(place)];
+    if (from < 0 || from >= columns)
+      throw Error(ErrorCode::InvalidArgument, "There is no channel " + std::to_string(from) + " to put in order.");
+    for (std::int64_t row = 0; row < rows; ++row)
+      out[static_cast<std::size_t>(row * columns + place)] = plane.data[row * columns + from];
+  }
+  return TensorView::own(std::move(out), plane.shape);
+}
+
 TensorView magnitude_by_token(const TensorView& x) {
   if (x.shape.size() != 3)
     throw Error(ErrorCode::InvalidArgument,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/types/capture_info.h"
+#include "backend/types/kv_overlay.h"
 #include "backend/types/tensor_view.h"
 
 namespace qs::analysis {
@@ -54,6 +55,17 @@ TensorView persistence(const std::vector<std::vector<float>>& layers, std::int64
 
 /// [layers, channels] of one statistic; layers with fewer channels are padded with NaN.
 TensorView channel_layer_map(const std::vector<ChannelStats>& layers, ChannelStat stat);
+
+/// How far from zero the range of a quantizer goes, in each channel: the least and the largest over its tokens, the
+/// larger of both ends. NaN where no element of the channel is quantized.
+struct ChannelReach {
+  std::vector<float> least, largest;  ///< [channels]
+};
+ChannelReach channel_reach(const KvOverlay& overlay);
+
+/// A plane [rows, channels] with its columns in another order: column p of the result is column order[p].
+/// @throws Error InvalidArgument when `order` has another length or names a column that is not there
+TensorView columns_in_order(const TensorView& plane, const std::vector<std::int64_t>& order);
 
 /// |x| laid out as the eye wants it: [heads, tokens, head_dim] to [tokens, heads * head_dim].
 TensorView magnitude_by_token(const TensorView& x);

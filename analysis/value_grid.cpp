@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "backend/types/error.h"
 
@@ -66,6 +67,66 @@ ValueGrid value_grid(std::span<const float> original, std::span<const float> rec
   grid.distinct_levels = static_cast<std::int64_t>(seen.size());
   if (static_cast<int>(seen.size()) > max_levels) seen.resize(static_cast<std::size_t>(max_levels));
   grid.levels = std::move(seen);
+  return grid;
+}
+
+QuantizerGrid quantizer_grid(const KvOverlay& overlay, const TensorView& original, const TensorView& codes,
+                             const ElementRange& range, std::int64_t max_groups) {
+  QuantizerGrid grid;
+  if (original.shape != std::vector<std::int64_t>{overlay.kv_heads, overlay.tokens, overlay.head_dim})
+    throw Error(ErrorCode::InvalidArgument, "A quantizer grid needs the tensor that the overlay was made of.");
+  std::set<std::int64_t> groups;
+  float picked_low = std::numeric_limits<float>::infinity(), picked_high = -picked_low;
+  float inlier_low = picked_low, inlier_high = picked_high;
+  for (std::int64_t head = range.head_begin; head < range.head_end; ++head)
+    for (std::int64_t token = range.token_begin; token < range.token_end; ++token)
+      for (std::int64_t d = range.dim_begin; d < range.dim_end; ++d) {
+        const std::int64_t i = (head * overlay.tokens + token) * overlay.head_dim + d;
+        const std::int64_t channel = head * overlay.head_dim + d;
+        const float x = original.data[i];
+        if (!overlay.picks.empty() && overlay.picks.data[token * overlay.channels() + channel] > 0.0f) {
+          ++grid.picked;
+          picked_low = std::min(picked_low, x);
+          picked_high = std::max(picked_high, x);
+          continue;
+        }
+        if (!codes.empty() && codes.data[i] == 255.0f) continue;
+        const auto [low, high] = overlay.range_of(token, channel);
+        if (low != low) continue;
+        ++grid.coded;
+        const std::int64_t group = overlay.group_of(token, channel);
+        groups.insert(group);
+        const auto count = [](std::vector<std::int64_t>& counts, std::size_t at) {
+          if (counts.size() <= at) counts.resize(at + 1, 0);
+          ++counts[at];
+        };
+        if (!codes.empty()) count(grid.codes, static_cast<std::size_t>(codes.data[i]));
+        if (overlay.has_levels())
+          count(grid.widths, static_cast<std::size_t>(std::ceil(
+                                 std::log2(static_cast<double>(overlay.levels[static_cast<std::size_t>(group)])))));
+        inlier_low = std::min(inlier_low, x);
+        inlier_high = std::max(inlier_high, x);
+        const float slack = 1e-3f * (high - low);
+        grid.outside += x < low - slack || x > high + slack;
+        if (grid.coded == 1) {
+          grid.low = grid.narrow_low = low;
+          grid.high = grid.narrow_high = high;
+        }
+        grid.low = std::min(grid.low, low);
+        grid.high = std::max(grid.high, high);
+        grid.narrow_low = std::max(grid.narrow_low, low);
+        grid.narrow_high = std::min(grid.narrow_high, high);
+      }
+  grid.groups = static_cast<std::int64_t>(groups.size());
+  if (grid.picked > 0 && picked_low <= inlier_low) grid.inlier_low = inlier_low;
+  if (grid.picked > 0 && picked_high >= inlier_high) grid.inlier_high = inlier_high;
+  if (grid.groups > max_groups) return grid;
+  for (const std::int64_t group : groups) {
+    const std::vector<float> levels = overlay.levels_of(group);
+    grid.levels.insert(grid.levels.end(), levels.begin(), levels.end());
+  }
+  std::sort(grid.levels.begin(), grid.levels.end());
+  grid.levels.erase(std::unique(grid.levels.begin(), grid.levels.end()), grid.levels.end());
   return grid;
 }
 
