@@ -1,9 +1,10 @@
 #include "app/presenters/distribution_presenter.h"
 
-#include "backend/evaluation/apply.h"
+#include "app/presenters/applied_setup.h"
 #include "backend/method_registry.h"
 #include "backend/storage/capture_reader.h"
 #include "widgets/views/distribution_view.h"
+#include "widgets/views/kv_overlay_marks.h"
 
 namespace qs {
 
@@ -35,6 +36,23 @@ std::vector<float> pick(const TensorView& x, const Place& place) {
     }
   }
   return values;
+}
+
+analysis::ElementRange range_of(const Place& place, const CaptureInfo& info) {
+  analysis::ElementRange range{0, info.kv_heads, 0, info.tokens, 0, info.head_dim};
+  if (place.scope == DistributionScope::Head || place.scope == DistributionScope::Channel) {
+    range.head_begin = place.head;
+    range.head_end = place.head + 1;
+  }
+  if (place.scope == DistributionScope::Channel) {
+    range.dim_begin = place.channel;
+    range.dim_end = place.channel + 1;
+  }
+  if (place.scope == DistributionScope::Token) {
+    range.token_begin = place.token;
+    range.token_end = place.token + 1;
+  }
+  return range;
 }
 
 }  // namespace
@@ -114,21 +132,31 @@ void DistributionPresenter::follow(bool again) {
         if (scope == DistributionScope::Channel)
           shown.what += tr(", head %1 channel %2").arg(place.head).arg(place.channel);
         if (scope == DistributionScope::Token) shown.what += tr(", token %1").arg(place.token);
-        const auto parsed = tensor == QLatin1String("key") || tensor == QLatin1String("value")
-                                ? parse_kv_setup(setup.toStdString())
-                                : std::nullopt;
-        if (parsed) {
-          const AppliedLayer applied = apply_to_capture(*parsed, *reader, layer, job);
-          const AppliedTensor& side = tensor == QLatin1String("value") ? applied.value : applied.key;
-          shown.grid = analysis::value_grid(pick(side.original, place), pick(side.reconstructed, place),
-                                            pick(side.codes, place), kBins);
-          shown.report = side.report;
-          shown.setup = setup;
-          shown.quantized = true;
-        } else {
+        if (setup.isEmpty()) {
           shown.grid =
               analysis::value_grid(pick(reader->read_layer(layer, tensor.toStdString()), place), {}, {}, kBins);
+          return shown;
         }
+        AppliedLayer applied = apply_line(workbench, setup, *reader, layer, job);
+        const AppliedTensor& side = tensor == QLatin1String("value") ? applied.value : applied.key;
+        const QString tap = QString::fromStdString(side.report.name).section(u'/', -1);
+        shown.setup = setup;
+        if (tensor == QLatin1String("key_pre_rope") && tap != tensor) {
+          shown.note = tr("this setup quantizes keys after RoPE");
+          shown.grid =
+              analysis::value_grid(pick(reader->read_layer(layer, tensor.toStdString()), place), {}, {}, kBins);
+          return shown;
+        }
+        if (tap != tensor) shown.what.replace(tensor, tr("key before RoPE"));
+        shown.grid = analysis::value_grid(pick(side.original, place), pick(side.reconstructed, place),
+                                          pick(side.codes, place), kBins);
+        shown.report = side.report;
+        shown.quantized = true;
+        shown.quantizer = analysis::quantizer_grid(side.overlay, side.original, side.codes, range_of(place, info));
+        shown.groups = groups_text(side.overlay);
+        shown.codebook = side.overlay.steps;
+        shown.mixedWidths = side.overlay.has_levels() && side.report.levels == 0;
+        shown.publishedBits = side.overlay.published_bits;
         return shown;
       },
       this,

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "analysis/error_map.h"
-#include "backend/evaluation/apply.h"
+#include "app/presenters/applied_setup.h"
 #include "backend/method_registry.h"
 #include "backend/storage/capture_reader.h"
 #include "backend/types/error.h"
@@ -26,8 +26,8 @@ Setup parsed(const QString& line) {
   return *setup;
 }
 
-ErrorSide side_of(CaptureReader& capture, const QString& line, const QString& label, const QString& tensor,
-                  std::int64_t layer, const JobContext& job) {
+ErrorSide side_of(const Workbench& bench, CaptureReader& capture, const QString& line, const QString& label,
+                  const QString& tensor, std::int64_t layer, const JobContext& job) {
   ErrorSide side;
   side.label = label;
   if (line.isEmpty()) {
@@ -36,7 +36,7 @@ ErrorSide side_of(CaptureReader& capture, const QString& line, const QString& la
                    .arg(label.isEmpty() ? ErrorHeatmap::tr("This variant") : label);
     return side;
   }
-  AppliedLayer applied = apply_to_capture(parsed(line), capture, layer, job);
+  AppliedLayer applied = apply_line(bench, line, capture, layer, job);
   AppliedTensor& chosen = tensor == QLatin1String("value") ? applied.value : applied.key;
   auto map = std::make_shared<analysis::ErrorMap>(analysis::error_map(chosen.original, chosen.reconstructed));
   side.absolute = std::make_shared<analysis::TilePyramid>(analysis::build_pyramid(map->absolute_error));
@@ -44,11 +44,15 @@ ErrorSide side_of(CaptureReader& capture, const QString& line, const QString& la
   side.hotSpots = analysis::hot_spots(*map, kHotSpots);
   side.map = std::move(map);
   side.report = chosen.report;
-  side.quantizedBegin = chosen.quantized.begin;
-  side.quantizedEnd = chosen.quantized.end;
+  const auto overlay = std::make_shared<const KvOverlay>(std::move(chosen.overlay));
+  side.overlay = overlay;
   if (!chosen.codes.empty() && chosen.report.levels > 0) {
     side.saturation = analysis::saturation_mask(chosen.codes, chosen.report.levels);
     side.codes = analysis::code_counts(chosen.codes, chosen.report.levels);
+  } else if (!chosen.codes.empty() && overlay->has_levels()) {
+    side.saturation = analysis::saturation_mask(chosen.codes, *overlay);
+    side.codes = analysis::width_counts(chosen.codes, *overlay);
+    side.countsWidths = true;
   }
   return side;
 }
@@ -133,8 +137,8 @@ void ErrorPresenter::askDetail(const QString& tensor) {
         answer.info = reader->info();
         answer.tokens = token_texts(*reader);
         const std::int64_t at = std::min<std::int64_t>(layer, std::max<std::int64_t>(0, answer.info.layers - 1));
-        answer.a = side_of(*reader, line_a, label_a, tensor, at, job.part(0.0, 0.5));
-        answer.b = side_of(*reader, line_b, label_b, tensor, at, job.part(0.5, 1.0));
+        answer.a = side_of(*bench, *reader, line_a, label_a, tensor, at, job.part(0.0, 0.5));
+        answer.b = side_of(*bench, *reader, line_b, label_b, tensor, at, job.part(0.5, 1.0));
         return answer;
       },
       [this, layer, tensor, line_a, line_b](DetailAnswer answer) {
@@ -172,6 +176,7 @@ void ErrorPresenter::askNextOverview() {
         Overview overview;
         const auto reader = bench->openCapture(capture, job);
         const Setup setup = parsed(next);
+        const std::optional<KvArtifact> calibration = remembered_calibration(*bench, setup, reader->info());
         overview.errors.kinds = {"K", "V"};
         const std::int64_t layers = reader->info().layers;
         for (std::int64_t layer = 0; layer < layers; ++layer) {
@@ -179,7 +184,8 @@ void ErrorPresenter::askNextOverview() {
           const AppliedLayer applied =
               apply_to_capture(setup, *reader, layer,
                                job.part(static_cast<double>(layer) / static_cast<double>(layers),
-                                        static_cast<double>(layer + 1) / static_cast<double>(layers)));
+                                        static_cast<double>(layer + 1) / static_cast<double>(layers)),
+                               calibration ? &*calibration : nullptr);
           overview.errors.reports.push_back({applied.key.report, applied.value.report});
           overview.key_heads.push_back(
               analysis::relative_error_by_head(applied.key.original, applied.key.reconstructed));

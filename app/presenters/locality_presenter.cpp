@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "analysis/locality.h"
-#include "backend/evaluation/apply.h"
+#include "app/presenters/applied_setup.h"
 #include "backend/method_registry.h"
 #include "backend/storage/capture_reader.h"
 #include "backend/types/error.h"
@@ -20,7 +20,7 @@ struct LocalityAnswer {
   LocalitySide a, b;
   CaptureInfo info;
   QStringList tokens;
-  qint64 protected_window = 0;
+  ProtectedTokens protection;
 };
 
 struct AttentionAnswer {
@@ -49,25 +49,106 @@ analysis::AttentionInput captured(CaptureReader& capture, std::int64_t layer) {
   return input;
 }
 
-/// The same with quantized keys; their log-sum-exp is another one. Empty when the setup works on keys before RoPE.
-std::optional<std::pair<analysis::AttentionInput, AppliedLayer>> with_quantized_keys(analysis::AttentionInput input,
-                                                                                     CaptureReader& capture,
-                                                                                     const QString& line,
-                                                                                     std::int64_t layer,
-                                                                                     const JobContext& job) {
-  const auto setup = line.isEmpty() ? std::nullopt : parse_kv_setup(line.toStdString());
-  if (!setup || make_kv_method(setup_of_layer(*setup, layer))->key_domain() == KeyDomain::PreRope) return std::nullopt;
-  AppliedLayer applied = apply_to_capture(*setup, capture, layer, job);
-  input.key = applied.key.reconstructed;
+/// The same with quantized keys; their log-sum-exp is another one.
+std::optional<std::pair<analysis::AttentionInput, AppliedLayer>> with_quantized_keys(
+    const Workbench& bench, analysis::AttentionInput input, CaptureReader& capture, const QString& line,
+    std::int64_t layer, const JobContext& job) {
+  if (line.isEmpty()) return std::nullopt;
+  AppliedLayer applied = apply_line(bench, line, capture, layer, job);
+  input.key = applied.keys_seen;
   input.log_sum_exp = {};
   return std::pair{std::move(input), std::move(applied)};
 }
 
-std::vector<analysis::HeadLocality> heads_of(const analysis::AttentionInput& input, const JobContext& job) {
+/// Keys and values that queries of one window see quantized while decoding; empty for full precision.
+std::vector<analysis::QuantizedKeys> quantized_keys(const QString& line, std::int64_t layer, std::int64_t places) {
+  const auto setup = line.isEmpty() ? std::nullopt : parse_kv_setup(line.toStdString());
+  if (!setup) return {};
+  const auto method = make_kv_method(setup_of_layer(*setup, layer));
+  std::vector<analysis::QuantizedKeys> quantized;
+  for (const KvRole role : {KvRole::Key, KvRole::Value}) {
+    analysis::QuantizedKeys& keys = quantized.emplace_back();
+    for (std::int64_t place = 0; place < places; ++place) {
+      const TokenRange range = method->seen_by_query(role, place);
+      keys.push_back({range.begin, std::max(range.begin, range.end)});
+    }
+  }
+  return quantized;
+}
+
+/// Newest tokens that a method keeps of a long prompt.
+std::int64_t newest_kept(const Setup& setup) {
+  constexpr std::int64_t kLong = std::int64_t{1} << 24;
+  const TokenRange range = make_kv_method(setup)->after_prefill(KvRole::Value, kLong);
+  return range.size() > 0 ? kLong - range.end : kLong;
+}
+
+/// The parameter that is the number of newest tokens in full precision: the one whose change changes it.
+std::optional<ParamSpec> window_parameter(const Setup& setup) {
+  if (!setup.layers.empty()) return std::nullopt;
+  for (const MethodInfo& info : kv_method_infos()) {
+    if (info.id != setup.method) continue;
+    for (const ParamSpec& spec : info.params) {
+      const auto* const range = std::get_if<IntRange>(&spec.domain);
+      const auto now = setup.params.find(spec.key);
+      if (range == nullptr || spec.unit != "tokens" || now == setup.params.end()) continue;
+      Setup changed = setup;
+      const int wanted = std::get<int>(now->second) > 0 ? 2 * std::get<int>(now->second) : std::max(1, range->min);
+      if (wanted > range->max) continue;
+      changed.params[spec.key] = wanted;
+      try {
+        if (newest_kept(setup) == std::get<int>(now->second) && newest_kept(changed) == wanted) return spec;
+      } catch (const Error&) {
+        continue;  // it may not stand at twice its value: then it is another number of tokens
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+/// `setup` with the parameter at `tokens`, or at the nearest number that it allows.
+Setup with_window(Setup setup, const ParamSpec& spec, std::int64_t tokens) {
+  const auto& range = std::get<IntRange>(spec.domain);
+  const auto set = [&](std::int64_t value) {
+    setup.params[spec.key] = static_cast<int>(std::clamp<std::int64_t>(value, range.min, range.max));
+  };
+  set(tokens);
+  try {
+    make_kv_method(setup);
+  } catch (const Error&) {
+    const auto group = setup.params.find("group_size");
+    const std::int64_t size = group == setup.params.end() ? 1 : std::max(1, std::get<int>(group->second));
+    set(std::max<std::int64_t>(1, (tokens + size / 2) / size) * size);
+  }
+  return setup;
+}
+
+ProtectedTokens protection_of(const QString& line, const QString& name, const analysis::QuantizedKeys& keys) {
+  ProtectedTokens result;
+  const auto setup = line.isEmpty() ? std::nullopt : parse_kv_setup(line.toStdString());
+  if (!setup || keys.empty()) return result;
+  result.label = name;
+  const auto places = static_cast<std::int64_t>(keys.size());
+  result.newestLeast = places;
+  for (std::int64_t place = places / 2; place < places; ++place) {
+    const analysis::KeyRange range = keys[static_cast<std::size_t>(place)];
+    const std::int64_t newest = range.end > range.begin ? place + 1 - range.end : place + 1;
+    result.newestLeast = std::min<qint64>(result.newestLeast, newest);
+    result.newestMost = std::max<qint64>(result.newestMost, newest);
+    if (range.end > range.begin) result.sinks = range.begin;
+  }
+  if (const auto parameter = window_parameter(*setup)) result.parameter = QString::fromStdString(parameter->label);
+  return result;
+}
+
+std::vector<analysis::HeadLocality> heads_of(const analysis::AttentionInput& input,
+                                             const std::vector<analysis::QuantizedKeys>& quantized,
+                                             const JobContext& job) {
   std::vector<analysis::HeadLocality> heads;
   for (std::int64_t head = 0; head < input.heads(); ++head)
-    heads.push_back(analysis::head_locality(input, head, kSinkTokens, kMostQueries,
-                                            [&] { job.checkpoint(head, input.heads(), "Attention locality"); }));
+    heads.push_back(analysis::head_locality(
+        input, head, kSinkTokens, kMostQueries, [&] { job.checkpoint(head, input.heads(), "Attention locality"); },
+        quantized));
   return heads;
 }
 
@@ -142,36 +223,36 @@ std::pair<QString, QString> LocalityPresenter::quantizedVariant() const {
 }
 
 void LocalityPresenter::applyWindow(qint64 tokens) {
-  const std::vector<MethodInfo> methods = kv_method_infos();
   for (const QString& id : {view_.selection().variantB, view_.selection().variantA}) {
     auto entry = workbench().variantEntry(id);
-    if (!entry) continue;
+    if (!entry || entry->kv.isEmpty()) continue;
     try {
-      auto setup = parse_kv_setup(entry->kv.toStdString());
-      if (!setup) continue;
-      const auto method = std::find_if(methods.begin(), methods.end(),
-                                       [&](const MethodInfo& info) { return info.id == setup->method; });
-      if (method == methods.end()) continue;
-      const auto spec = std::find_if(method->params.begin(), method->params.end(),
-                                     [](const ParamSpec& param) { return param.key == "residual_length"; });
-      if (spec == method->params.end()) continue;
-      std::int64_t length = tokens;
-      if (const auto* range = std::get_if<IntRange>(&spec->domain))
-        length = std::clamp<std::int64_t>(length, range->min, range->max);
-      if (const auto group = setup->params.find("group_size"); group != setup->params.end()) {
-        const std::int64_t size = std::max(1, std::get<int>(group->second));
-        length = std::max<std::int64_t>(1, (length + size / 2) / size) * size;
+      const auto setup = parse_kv_setup(entry->kv.toStdString());
+      const auto parameter = setup ? window_parameter(*setup) : std::nullopt;
+      if (!parameter) continue;
+      const Setup changed = with_window(*setup, *parameter, tokens);
+      const int length = std::get<int>(changed.params.at(parameter->key));
+      entry->kv = QString::fromStdString(format_setup(changed, kv_method_infos()));
+      QString chosen;
+      for (const VariantEntry& other : workbench().session().variants)
+        if (other.modelId == entry->modelId && other.kv == entry->kv && other.weights == entry->weights)
+          chosen = other.id;
+      if (chosen.isEmpty()) {
+        // The part behind the dot is the model.
+        const qsizetype dot = entry->name.indexOf(QStringLiteral(" · "));
+        const QString what = tr(", %1 %2").arg(QString::fromStdString(parameter->label).toLower()).arg(length);
+        entry->name.insert(dot < 0 ? entry->name.size() : dot, what);
+        entry->id.clear();
+        chosen = workbench().addVariant(*entry);
       }
-      setup->params["residual_length"] = static_cast<int>(length);
-      entry->kv = QString::fromStdString(format_setup(*setup, methods));
-      workbench().changeVariant(*entry);
-      Q_EMIT view_.readoutChanged(tr("%1 keeps the newest %2 tokens in full precision.").arg(entry->name).arg(length));
+      workbench().selection().edit([&](Selection& s) { s.variantB = chosen; });
+      Q_EMIT view_.readoutChanged(tr("B is now %1.").arg(workbench().variantEntry(chosen)->name));
       return;
     } catch (const Error&) {
-      continue;  // a setup that does not read has no residual length to change
+      continue;  // a setup that does not read has no window to change
     }
   }
-  Q_EMIT view_.readoutChanged(tr("Neither A nor B has a residual length to change."));
+  Q_EMIT view_.readoutChanged(tr("Neither A nor B has a number of newest tokens to change."));
 }
 
 void LocalityPresenter::update() {
@@ -202,12 +283,13 @@ void LocalityPresenter::askLocality() {
                                            static_cast<double>(layer + 1) / static_cast<double>(layers));
           if (layer > 0 && !reader->has(layer_dataset(layer, "query"))) break;
           const analysis::AttentionInput input = captured(*reader, layer);
-          answer.a.layers.push_back(heads_of(input, part.part(0.0, 0.5)));
-          if (auto other = with_quantized_keys(input, *reader, line, layer, part.part(0.5, 0.7))) {
+          const std::int64_t places = input.window > 0 ? std::min(input.window, input.tokens()) : input.tokens();
+          const auto quantized = quantized_keys(line, layer, places);
+          if (layer == 0 && !quantized.empty()) answer.protection = protection_of(line, name, quantized.front());
+          answer.a.layers.push_back(heads_of(input, quantized, part.part(0.0, 0.5)));
+          if (auto other = with_quantized_keys(*bench, input, *reader, line, layer, part.part(0.5, 0.7))) {
             answer.b.label = name;
-            answer.b.layers.push_back(heads_of(other->first, part.part(0.7, 1.0)));
-            if (layer == 0)
-              answer.protected_window = std::max<std::int64_t>(0, answer.info.tokens - other->second.key.quantized.end);
+            answer.b.layers.push_back(heads_of(other->first, {}, part.part(0.7, 1.0)));
           }
         }
         return answer;
@@ -218,7 +300,7 @@ void LocalityPresenter::askLocality() {
         const qint64 per_kv = answer.info.kv_heads > 0 ? answer.info.heads / answer.info.kv_heads : 1;
         view_.setTokens(answer.tokens);
         view_.setLocality(std::move(answer.a), std::move(answer.b), per_kv);
-        view_.setProtectedWindow(answer.protected_window, tr("%1 keeps %2").arg(name).arg(answer.protected_window));
+        view_.setProtected(answer.protection);
       });
 }
 
@@ -244,7 +326,7 @@ void LocalityPresenter::askAttention() {
         const analysis::AttentionInput input = captured(*reader, at);
         answer.a = side_of(input, h, job);
         if (!answer.a.max->exact()) answer.inputs.a = input_of_head(input, h);
-        if (auto other = with_quantized_keys(input, *reader, line, at, job)) {
+        if (auto other = with_quantized_keys(*bench, input, *reader, line, at, job)) {
           answer.b = side_of(other->first, h, job);
           if (!answer.b.max->exact()) answer.inputs.b = input_of_head(other->first, h);
           answer.b.outputError = other->second.key.report.functional_error;
@@ -300,7 +382,7 @@ void LocalityPresenter::askToken() {
         const std::int64_t t = std::min<std::int64_t>(token, info.tokens - 1);
         const analysis::AttentionInput input = captured(*reader, at);
         answer.a = analysis::token_attention(input, h, t);
-        if (const auto other = with_quantized_keys(input, *reader, line, at, job))
+        if (const auto other = with_quantized_keys(*bench, input, *reader, line, at, job))
           answer.b = analysis::token_attention(other->first, h, t);
         return answer;
       },

@@ -26,7 +26,8 @@ class LocalityPresenter : public TensorPresenter {
   void askAttention();
   void askToken();
   void askTile(const QRect& cells);
-  void applyWindow(qint64 tokens);  ///< becomes the residual length of the variant that is compared, undoable
+  /// A copy of the compared variant that keeps so many newest tokens becomes B; undoable.
+  void applyWindow(qint64 tokens);
   std::pair<QString, QString> quantizedVariant() const;  ///< setup line and name; empty when there is none
 
   LocalityView& view_;

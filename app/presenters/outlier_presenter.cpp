@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "analysis/outliers.h"
+#include "app/presenters/applied_setup.h"
 #include "backend/storage/capture_reader.h"
 #include "backend/types/error.h"
 
@@ -110,6 +111,7 @@ struct TileAnswer {
 OutlierPresenter::OutlierPresenter(Workbench& workbench, OutlierView& view)
     : TensorPresenter(workbench, view, &view), view_(view) {
   connect(&view_, &OutlierView::tensorChosen, this, [this] { refresh(); });
+  connect(&view_, &OutlierView::quantizerChosen, this, [this] { refresh(); });
   connect(&view_, &OutlierView::tileWanted, this, [this](const QString& canvas, const QRect& cells) {
     if (canvas == QLatin1String("detail")) askTile(cells);
   });
@@ -118,6 +120,7 @@ OutlierPresenter::OutlierPresenter(Workbench& workbench, OutlierView& view)
 void OutlierPresenter::forget() {
   channels_shown_.clear();
   detail_shown_.clear();
+  quantizer_shown_.clear();
   tile_shown_.clear();
 }
 
@@ -125,6 +128,7 @@ void OutlierPresenter::update() {
   if (!requireCapture()) return;
   askChannels();
   askDetail();
+  askQuantizer();
 }
 
 void OutlierPresenter::askChannels() {
@@ -189,6 +193,51 @@ void OutlierPresenter::askDetail() {
         return answer;
       },
       [this, layer](DetailAnswer answer) { view_.setDetail(layer, std::move(answer.a), std::move(answer.b)); });
+}
+
+void OutlierPresenter::askQuantizer() {
+  const QString capture = captureA(), tensor = view_.tensor();
+  const int layer = std::max(0, view_.selection().layer);
+  std::optional<VariantEntry> variant = workbench().variantEntry(view_.selection().variantB);
+  const bool wanted_at_all = view_.quantizer() != OutlierView::Quantizer::None && !is_linear(tensor);
+  const bool value = tensor == QLatin1String("value");
+  const QString line = variant ? variant->kv : QString(), name = variant ? variant->name : QString();
+  const QString wanted = wanted_at_all
+                             ? QStringList{capture, line, name, value ? QStringLiteral("value") : QStringLiteral("key"),
+                                           QString::number(layer)}
+                                   .join(QLatin1Char('|'))
+                             : QString();
+  if (wanted == quantizer_shown_) return;
+  quantizer_shown_ = wanted;
+  drop(QStringLiteral("quantizer"));
+  if (wanted.isEmpty()) return view_.setQuantizer({});
+  QuantizerOverlay none;
+  none.label = name;
+  if (line.isEmpty()) {
+    none.why = variant ? tr("%1 keeps its KV cache in full precision").arg(name)
+                       : tr("choose a variant as B to see its quantizer");
+    return view_.setQuantizer(std::move(none));
+  }
+  Workbench* bench = &workbench();
+  ask(
+      QStringLiteral("quantizer"), tr("Quantizer of %1, layer %2").arg(name).arg(layer), true,
+      [bench, capture, line, name, layer, value](const JobContext& job) {
+        QuantizerOverlay answer;
+        answer.label = name;
+        const auto reader = bench->openCapture(capture, job);
+        const std::int64_t last = std::max<std::int64_t>(0, reader->info().layers - 1);
+        try {
+          AppliedLayer applied = apply_line(*bench, line, *reader, std::min<std::int64_t>(layer, last), job);
+          AppliedTensor& side = value ? applied.value : applied.key;
+          answer.tensor = QString::fromStdString(side.report.name).section(QLatin1Char('/'), -1);
+          answer.reach = analysis::channel_reach(side.overlay);
+          answer.overlay = std::make_shared<const KvOverlay>(std::move(side.overlay));
+        } catch (const Error& error) {
+          answer.why = QString::fromUtf8(error.what());
+        }
+        return answer;
+      },
+      [this](QuantizerOverlay answer) { view_.setQuantizer(std::move(answer)); });
 }
 
 void OutlierPresenter::askTile(const QRect& cells) {

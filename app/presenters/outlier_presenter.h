@@ -18,10 +18,11 @@ class OutlierPresenter : public TensorPresenter {
  private:
   void askChannels();
   void askDetail();
+  void askQuantizer();               ///< what the method of variant B does to the shown tensor
   void askTile(const QRect& cells);  ///< exact cells of a plane that is too large to read whole
 
   OutlierView& view_;
-  QString channels_shown_, detail_shown_, tile_shown_;
+  QString channels_shown_, detail_shown_, quantizer_shown_, tile_shown_;
 };
 
 }  // namespace qs

@@ -16,6 +16,9 @@ constexpr double kProfile = 34.0;  ///< height of the profile above, and of the 
 constexpr int kLargestImage = 8192;
 constexpr double kSmallestText = 9.0;   ///< pixels a line, below which numbers in cells are left out
 constexpr double kTileSight = 1 << 21;  ///< cells in sight below which they are worth fetching
+constexpr double kMarkGrid = 3.0;       ///< pixels between the places where marks are sampled
+constexpr double kGroupPixels = 6.0;    ///< mean distance of group borders, below which they would hide the cells
+const QColor kPickColor(0xff, 0x8c, 0x1a), kSinkColor(0xff, 0xe0, 0x82);
 
 QString label_of(const PanelAxis& axis, std::int64_t index) {
   return axis.label ? axis.label(index) : QString::number(index);
@@ -97,7 +100,8 @@ QRectF HeatmapPanel::bodyRect(const QRectF& target, const FigureStyle& style) co
   double right = rightProfile.empty() ? 8 : right_profile_width(style) + 8;
   if (showColorBar) right += color_bar_width(style, scale, !valueTitle.isEmpty()) + 10;
   const double top = titleHeight(style) + (topProfile.empty() ? 2 : kProfile + 4) + (x.brackets ? 5 : 0);
-  const double bottom = metrics.height() + 8 + (x.title.isEmpty() ? 0 : metrics.height());
+  const double bottom =
+      metrics.height() + 8 + (x.title.isEmpty() ? 0 : metrics.height()) + legendHeight(target.width() - 12, style);
   return QRectF(target.left() + left, target.top() + top, std::max(8.0, target.width() - left - right),
                 std::max(8.0, target.height() - top - bottom));
 }
@@ -221,22 +225,166 @@ void HeatmapPanel::paintCellTexts(QPainter& painter, const QRectF& body, const F
     }
 }
 
+void HeatmapPanel::paintMarks(QPainter& painter, const QRectF& body) const {
+  const QRectF v = viewport();
+  const int across = std::max(1, qRound(body.width() / kMarkGrid)),
+            down = std::max(1, qRound(body.height() / kMarkGrid));
+  const double step_x = body.width() / across, step_y = body.height() / down;
+  for (const PanelMarks& marking : marks) {
+    if (marking.look == PanelMarks::Look::Picks) {
+      painter.setRenderHint(QPainter::Antialiasing);
+      const double radius = std::clamp(std::min(body.width() / v.width(), body.height() / v.height()) * 0.35, 1.5, 5.0);
+      painter.setPen(QPen(QColor(0, 0, 0, 200), 0.8));
+      painter.setBrush(kPickColor);
+      // Picks that fall onto one place are drawn once.
+      std::vector<bool> taken(static_cast<std::size_t>(across) * static_cast<std::size_t>(down), false);
+      for (const Cell& cell : marking.cells) {
+        const QPointF p = toScreen(static_cast<double>(cell.col) + 0.5, static_cast<double>(cell.row) + 0.5, body);
+        if (!body.contains(p)) continue;
+        const auto column = static_cast<std::size_t>(std::min(across - 1.0, (p.x() - body.left()) / step_x));
+        const auto row = static_cast<std::size_t>(std::min(down - 1.0, (p.y() - body.top()) / step_y));
+        if (taken[row * static_cast<std::size_t>(across) + column]) continue;
+        taken[row * static_cast<std::size_t>(across) + column] = true;
+        painter.drawEllipse(p, radius, radius);
+      }
+      painter.setRenderHint(QPainter::Antialiasing, false);
+      continue;
+    }
+    if (!marking.marked) continue;
+    const bool hatched = marking.look == PanelMarks::Look::Hatched;
+    painter.setPen(Qt::NoPen);
+    painter.setBrush(QColor(255, 255, 255, 210));
+    for (int y = 0; y < down; ++y) {
+      const auto row = static_cast<std::int64_t>(v.top() + (y + 0.5) / down * v.height());
+      int begin = -1;  // of a run of hatched places
+      for (int x = 0; x <= across; ++x) {
+        const auto col = static_cast<std::int64_t>(v.left() + (x + 0.5) / across * v.width());
+        const bool on = x < across && row < rows() && col < cols() && marking.marked(row, col);
+        if (on && !hatched) painter.drawRect(QRectF(body.left() + x * step_x, body.top() + y * step_y, 1.2, 1.2));
+        if (on && begin < 0) begin = x;
+        if (on || begin < 0) continue;
+        const QRectF run(body.left() + begin * step_x, body.top() + y * step_y, (x - begin) * step_x, step_y);
+        begin = -1;
+        if (!hatched) continue;
+        painter.fillRect(run, QColor(16, 16, 16, 165));
+        painter.fillRect(run, QBrush(QColor(255, 255, 255, 120), Qt::DiagCrossPattern));
+      }
+    }
+  }
+}
+
+bool HeatmapPanel::groupsAreApart(const PanelAxis& axis, double pixels_per_cell) const {
+  if (axis.groups.size() < 2) return !axis.groups.empty();
+  const double mean = (axis.groups.back() - axis.groups.front()) / static_cast<double>(axis.groups.size() - 1);
+  return mean * pixels_per_cell >= kGroupPixels;
+}
+
+void HeatmapPanel::paintGroups(QPainter& painter, const QRectF& body, const FigureStyle& style) const {
+  const QRectF v = viewport();
+  const auto lines = [&](const PanelAxis& axis, bool vertical) {
+    if (!groupsAreApart(axis, vertical ? body.width() / v.width() : body.height() / v.height())) return;
+    for (const double at : axis.groups) {
+      const QPointF p = toScreen(at, at, body);
+      const QLineF line =
+          vertical ? QLineF(p.x(), body.top(), p.x(), body.bottom()) : QLineF(body.left(), p.y(), body.right(), p.y());
+      painter.setPen(QPen(QColor(0, 0, 0, 130), style.lineWidth * 1.6));
+      painter.drawLine(line);
+      painter.setPen(QPen(QColor(255, 255, 255, 200), style.lineWidth * 0.7));
+      painter.drawLine(line);
+    }
+  };
+  lines(x, true);
+  lines(y, false);
+}
+
+std::vector<HeatmapPanel::LegendEntry> HeatmapPanel::legend(double width, const QRectF& body,
+                                                            const FigureStyle& style) const {
+  using Sign = LegendEntry::Sign;
+  std::vector<LegendEntry> entries;
+  if (isEmpty()) return entries;
+  const QRectF v = viewport();
+  const auto add = [&](Sign sign, const QString& text) { entries.push_back({sign, text, {}}); };
+  const bool far = (!x.groups.empty() && !body.isEmpty() && !groupsAreApart(x, body.width() / v.width())) ||
+                   (!y.groups.empty() && !body.isEmpty() && !groupsAreApart(y, body.height() / v.height()));
+  for (const QString& title : {x.groupsTitle, y.groupsTitle})
+    if (!title.isEmpty()) add(Sign::Groups, far ? QObject::tr("%1 (zoom in to see all)").arg(title) : title);
+  for (const PanelBand& band : bands)
+    if (!band.label.isEmpty()) add(band.look == PanelBand::Look::Sinks ? Sign::Sinks : Sign::Window, band.label);
+  for (const PanelMarks& marking : marks)
+    if (!marking.label.isEmpty())
+      add(marking.look == PanelMarks::Look::Picks     ? Sign::Picks
+          : marking.look == PanelMarks::Look::Hatched ? Sign::Hatched
+                                                      : Sign::Dots,
+          marking.label);
+  const QFontMetricsF metrics(style.font);
+  QPointF at;
+  for (LegendEntry& entry : entries) {
+    const double needed = metrics.height() + 4 + metrics.horizontalAdvance(entry.text) + 14;
+    if (at.x() > 0 && at.x() + needed > width) at = QPointF(0, at.y() + metrics.height() + 2);
+    entry.at = at;
+    at.rx() += needed;
+  }
+  return entries;
+}
+
+double HeatmapPanel::legendHeight(double width, const FigureStyle& style) const {
+  // With room for the longest texts, so that zooming does not move the body.
+  const std::vector<LegendEntry> entries = legend(width, QRectF(0, 0, 1, 1), style);
+  return entries.empty() ? 0.0 : entries.back().at.y() + QFontMetricsF(style.font).height() + 6;
+}
+
+void HeatmapPanel::paintLegend(QPainter& painter, const QRectF& target, const QRectF& body,
+                               const FigureStyle& style) const {
+  using Sign = LegendEntry::Sign;
+  const QFontMetricsF metrics(style.font);
+  const double height = legendHeight(target.width() - 12, style);
+  if (height == 0.0) return;
+  painter.save();
+  painter.setFont(style.font);
+  const QPointF corner(target.left() + 6, target.bottom() - height + 2);
+  for (const LegendEntry& entry : legend(target.width() - 12, body, style)) {
+    const QRectF sign(corner + entry.at + QPointF(0, 2), QSizeF(metrics.height() - 4, metrics.height() - 4));
+    painter.setPen(QPen(style.muted, style.lineWidth));
+    painter.setBrush(QColor::fromRgb(ColorMap::get(map).at(90)));
+    painter.drawRect(sign);
+    const QPointF middle = sign.center();
+    painter.setPen(Qt::NoPen);
+    if (entry.sign == Sign::Groups) {
+      painter.setPen(QPen(Qt::white, style.lineWidth));
+      painter.drawLine(QPointF(middle.x(), sign.top() + 1), QPointF(middle.x(), sign.bottom() - 1));
+      painter.drawLine(QPointF(sign.left() + 1, middle.y()), QPointF(sign.right() - 1, middle.y()));
+    } else if (entry.sign == Sign::Window || entry.sign == Sign::Sinks) {
+      const bool sinks = entry.sign == Sign::Sinks;
+      painter.fillRect(sign,
+                       QBrush(sinks ? kSinkColor : QColor(Qt::white), sinks ? Qt::FDiagPattern : Qt::BDiagPattern));
+    } else if (entry.sign == Sign::Hatched) {
+      painter.fillRect(sign, QColor(16, 16, 16, 165));
+      painter.fillRect(sign, QBrush(QColor(255, 255, 255, 160), Qt::DiagCrossPattern));
+    } else if (entry.sign == Sign::Picks) {
+      painter.setRenderHint(QPainter::Antialiasing);
+      painter.setPen(QPen(Qt::black, 0.8));
+      painter.setBrush(kPickColor);
+      painter.drawEllipse(middle, 2.8, 2.8);
+      painter.setRenderHint(QPainter::Antialiasing, false);
+    } else {
+      for (double dx = 2; dx < sign.width() - 1; dx += kMarkGrid)
+        for (double dy = 2; dy < sign.height() - 1; dy += kMarkGrid)
+          painter.fillRect(QRectF(sign.left() + dx, sign.top() + dy, 1.2, 1.2), Qt::white);
+    }
+    painter.setPen(style.foreground);
+    const double left = sign.right() + 5;
+    painter.drawText(QPointF(left, corner.y() + entry.at.y() + metrics.ascent()),
+                     metrics.elidedText(entry.text, Qt::ElideRight, target.right() - 4 - left));
+  }
+  painter.restore();
+}
+
 void HeatmapPanel::paintOverlays(QPainter& painter, const QRectF& body, const FigureStyle& style) const {
   painter.save();
   painter.setClipRect(body);
   const QRectF v = viewport();
-  if (!mask.empty() && mask.shape.size() == 2 && mask.shape[0] == rows() && mask.shape[1] == cols()) {
-    const QSize size(std::max(1, qRound(body.width() / 3)), std::max(1, qRound(body.height() / 3)));
-    painter.setPen(Qt::NoPen);
-    painter.setBrush(QColor(255, 255, 255, 210));
-    for (int py = 0; py < size.height(); ++py)
-      for (int px = 0; px < size.width(); ++px) {
-        const auto c = static_cast<std::int64_t>(v.left() + (px + 0.5) / size.width() * v.width());
-        const auto r = static_cast<std::int64_t>(v.top() + (py + 0.5) / size.height() * v.height());
-        if (r < rows() && c < cols() && mask.data[r * cols() + c] > 0)
-          painter.drawRect(QRectF(body.left() + px * 3.0, body.top() + py * 3.0, 1.2, 1.2));
-      }
-  }
+  paintMarks(painter, body);
+  paintGroups(painter, body, style);
   const auto lines = [&](const PanelAxis& axis, bool vertical) {
     const double per_cell = vertical ? body.width() / v.width() : body.height() / v.height();
     if (axis.borders.size() > 1 && (axis.borders[1] - axis.borders[0]) * per_cell < 4) return;
@@ -259,8 +407,12 @@ void HeatmapPanel::paintOverlays(QPainter& painter, const QRectF& body, const Fi
     const QPointF b = toScreen(band.rows ? v.right() : band.end, band.rows ? band.end : v.bottom(), body);
     const QRectF area = QRectF(a, b).intersected(body);
     if (area.isEmpty()) continue;
-    painter.setPen(QPen(QColor(255, 255, 255, 230), style.lineWidth, Qt::DashLine));
-    painter.setBrush(QBrush(QColor(255, 255, 255, 50), Qt::BDiagPattern));
+    const QColor color = band.look == PanelBand::Look::Sinks ? kSinkColor : QColor(Qt::white);
+    QColor line = color, fill = color;
+    line.setAlpha(230);
+    fill.setAlpha(band.look == PanelBand::Look::Sinks ? 150 : 70);
+    painter.setPen(QPen(line, style.lineWidth, Qt::DashLine));
+    painter.setBrush(QBrush(fill, band.look == PanelBand::Look::Sinks ? Qt::FDiagPattern : Qt::BDiagPattern));
     painter.drawRect(area);
     if (!band.label.isEmpty() && area.height() > metrics.height()) {
       const QRectF text(area.left() + 4, area.top() + 2, metrics.horizontalAdvance(band.label) + 8, metrics.height());
@@ -393,6 +545,7 @@ void HeatmapPanel::paintAxes(QPainter& painter, const QRectF& target, const QRec
   painter.setBrush(Qt::NoBrush);
   painter.drawRect(body);
   paint_horizontal_axis(painter, style, body.left(), body.right(), body.bottom(), ticks(x, false), x.title);
+  paintLegend(painter, target, body, style);
   paint_vertical_axis(painter, style, body.top(), body.bottom(), body.left(), ticks(y, true), y.title,
                       target.left() + 4 + metrics.ascent());
   if (x.brackets > 1) {
@@ -446,13 +599,20 @@ void HeatmapPanel::paint(QPainter& painter, const QRectF& target, const FigureSt
 
 QString HeatmapPanel::summary() const {
   if (isEmpty()) return placeholder.isEmpty() ? QStringLiteral("%1: nothing to show").arg(title) : placeholder;
-  return QStringLiteral("%1: %2 by %3 cells, %4 to %5, largest magnitude at row %6, column %7")
-      .arg(title)
-      .arg(rows())
-      .arg(cols())
-      .arg(number_text(plane_.low), number_text(plane_.high))
-      .arg(plane_.high_row >= 0 ? label_of(y, plane_.high_row) : QString(),
-           plane_.high_col >= 0 ? label_of(x, plane_.high_col) : QString());
+  QString text = QStringLiteral("%1: %2 by %3 cells, %4 to %5, largest magnitude at row %6, column %7")
+                     .arg(title)
+                     .arg(rows())
+                     .arg(cols())
+                     .arg(number_text(plane_.low), number_text(plane_.high))
+                     .arg(plane_.high_row >= 0 ? label_of(y, plane_.high_row) : QString(),
+                          plane_.high_col >= 0 ? label_of(x, plane_.high_col) : QString());
+  for (const QString& groups : {x.groupsTitle, y.groupsTitle})
+    if (!groups.isEmpty()) text += QStringLiteral("; ") + groups;
+  for (const PanelBand& band : bands)
+    if (!band.label.isEmpty()) text += QStringLiteral("; ") + band.label;
+  for (const PanelMarks& marking : marks)
+    if (!marking.label.isEmpty()) text += QStringLiteral("; ") + marking.label;
+  return text;
 }
 
 }  // namespace qs

@@ -16,15 +16,19 @@ namespace qs {
 struct PanelAxis {
   QString title;
   std::function<QString(std::int64_t)> label;  ///< of an index; the index itself when not set
-  std::vector<double> borders;                 ///< thin lines at these cell borders (heads, groups)
+  std::vector<double> borders;                 ///< thin lines at these cell borders (heads)
+  std::vector<double> groups;                  ///< borders of scale groups, drawn where they are some pixels apart
+  QString groupsTitle;                         ///< what the legend calls them
   std::int64_t brackets = 0;  ///< pairs i and i + brackets / 2 of every `brackets` cells are bracketed (RoPE)
 };
 
 /// A shaded band of rows or columns, such as a residual window.
 struct PanelBand {
+  enum class Look { Window, Sinks };
   bool rows = true;
   double begin = 0.0, end = 0.0;
-  QString label;
+  QString label;  ///< in the band where it fits, and in the legend
+  Look look = Look::Window;
 };
 
 struct PanelPin {
@@ -37,6 +41,15 @@ struct PanelPin {
 struct Cell {
   std::int64_t row = 0, col = 0;
   bool operator==(const Cell&) const = default;
+};
+
+/// Cells that are marked over the body and named in the legend.
+struct PanelMarks {
+  enum class Look { Dots, Picks, Hatched };
+  Look look = Look::Dots;
+  QString label;
+  std::function<bool(std::int64_t row, std::int64_t col)> marked;  ///< of dots and hatches: sampled at the pixels
+  std::vector<Cell> cells;                                         ///< of picks: all of them
 };
 
 /// A zoomable map of cells with axes, colour bar, overlays, marginal profiles, data cursor, brush and pins.
@@ -52,7 +65,7 @@ class HeatmapPanel : public FigurePanel {
   std::vector<PanelPin> pins;
   std::vector<float> topProfile, rightProfile;  ///< one value a column, one a row; empty: not drawn
   QString topTitle, rightTitle;
-  TensorView mask;  ///< [rows, cols], cells with 1 are dotted; may be empty
+  std::vector<PanelMarks> marks;
   std::optional<Cell> cursor;
   QRectF brush;                                     ///< in cells; empty: none
   std::int64_t selectedRow = -1, selectedCol = -1;  ///< outlined
@@ -94,6 +107,17 @@ class HeatmapPanel : public FigurePanel {
   HeatmapRender request() const;
   void paintBody(QPainter& painter, const QRectF& body, const FigureStyle& style);
   void paintOverlays(QPainter& painter, const QRectF& body, const FigureStyle& style) const;
+  void paintMarks(QPainter& painter, const QRectF& body) const;
+  void paintGroups(QPainter& painter, const QRectF& body, const FigureStyle& style) const;
+  bool groupsAreApart(const PanelAxis& axis, double pixels_per_cell) const;
+  struct LegendEntry {
+    enum class Sign { Groups, Window, Sinks, Dots, Picks, Hatched } sign;
+    QString text;
+    QPointF at;  ///< from the corner of the legend
+  };
+  std::vector<LegendEntry> legend(double width, const QRectF& body, const FigureStyle& style) const;
+  double legendHeight(double width, const FigureStyle& style) const;
+  void paintLegend(QPainter& painter, const QRectF& target, const QRectF& body, const FigureStyle& style) const;
   void paintCellTexts(QPainter& painter, const QRectF& body, const FigureStyle& style) const;
   void paintProfiles(QPainter& painter, const QRectF& body, const FigureStyle& style) const;
   void paintAxes(QPainter& painter, const QRectF& target, const QRectF& body, const FigureStyle& style) const;

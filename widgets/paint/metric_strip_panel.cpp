@@ -98,7 +98,9 @@ QRectF CodeStripPanel::bodyRect(const QRectF& target, const FigureStyle& style) 
 void CodeStripPanel::paint(QPainter& painter, const QRectF& target, const FigureStyle& style) {
   painter.save();
   const auto used = std::count_if(codes.counts.begin(), codes.counts.end(), [](std::int64_t n) { return n > 0; });
-  note = isEmpty() ? QString() : QObject::tr("%1 of %2 used").arg(used).arg(codes.counts.size());
+  note = isEmpty() ? QString()
+         : byWidth ? QObject::tr("bits a code")
+                   : QObject::tr("%1 of %2 used").arg(used).arg(codes.counts.size());
   paintTitle(painter, target, style);
   if (isEmpty()) {
     paintPlaceholder(painter, target, style);
@@ -115,7 +117,7 @@ void CodeStripPanel::paint(QPainter& painter, const QRectF& target, const Figure
   double free_from = body.left() - 4;
   for (std::size_t i = 0; i < codes.counts.size(); ++i) {
     const double x = body.left() + static_cast<double>(i) * step;
-    const bool extreme = i == 0 || i + 1 == codes.counts.size();
+    const bool extreme = !byWidth && (i == 0 || i + 1 == codes.counts.size());
     const double height = static_cast<double>(codes.counts[i]) / top * body.height();
     painter.fillRect(QRectF(x, body.top(), step - gap, body.height()), style.grid);
     painter.fillRect(QRectF(x, body.bottom() - height, step - gap, height), extreme ? style.accentB : style.accent);
@@ -134,7 +136,8 @@ QString CodeStripPanel::summary() const {
   if (isEmpty()) return placeholder;
   QStringList parts;
   for (std::size_t i = 0; i < codes.counts.size(); ++i) parts << QStringLiteral("%1: %2").arg(i).arg(codes.counts[i]);
-  return QObject::tr("%1. Cells of each code: %2; in full precision: %3")
+  return (byWidth ? QObject::tr("%1. Cells with codes of each number of bits: %2; in full precision: %3")
+                  : QObject::tr("%1. Cells of each code: %2; in full precision: %3"))
       .arg(title, parts.join(QStringLiteral(", ")))
       .arg(codes.full_precision);
 }

@@ -26,10 +26,11 @@ class MetricStripPanel : public FigurePanel {
   std::vector<bool> disagree_;
 };
 
-/// How many cells hold each code of a quantized tensor: one bar a code.
+/// How many cells hold each code of a quantized tensor: one bar a code, or one bar a width where widths differ.
 class CodeStripPanel : public FigurePanel {
  public:
   analysis::CodeCounts codes;
+  bool byWidth = false;  ///< counts are of codes of 0, 1, 2 ... bits
 
   void paint(QPainter& painter, const QRectF& target, const FigureStyle& style) override;
   QRectF bodyRect(const QRectF& target, const FigureStyle& style) const override;

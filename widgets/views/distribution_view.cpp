@@ -10,7 +10,9 @@
 #include <cmath>
 
 #include "widgets/models/plain_table_model.h"
+#include "widgets/paint/axes.h"
 #include "widgets/plot_view.h"
+#include "widgets/views/strip_canvas.h"
 
 namespace qs {
 
@@ -37,12 +39,22 @@ DistributionView::DistributionView(SelectionHub& hub, QWidget* parent)
   plot_->setObjectName(QStringLiteral("distribution_plot"));
   plot_->setAccessibleName(tr("Histogram with quantization grid"));
   plot_->setToolTip(
-      tr("Filled: original values. Line: where the quantizer put them. Strokes at the bottom: its levels"));
+      tr("Filled: original values. Line: where the quantizer put them. Strokes at the bottom: its levels. Dashed: the "
+         "ends "
+         "of its range, and where outliers begin"));
+  codes_ = new CodeStripCanvas(QStringLiteral("distribution_codes"), body());
+  codes_->setAccessibleName(tr("Histogram of the codes"));
+  codes_->setToolTip(tr(
+      "How many of the counted elements hold each code, on a linear scale; where widths differ, how many have a code "
+      "of so many bits"));
+  codes_->setFixedHeight(86);
+  codes_->panel().placeholder = tr("No codes: nothing is quantized here.");
   facts_ = new QLabel(body());
   facts_->setObjectName(QStringLiteral("distribution_facts"));
   facts_->setWordWrap(true);
   facts_->setTextInteractionFlags(Qt::TextSelectableByMouse);
   column->addWidget(plot_, 1);
+  column->addWidget(codes_);
   column->addWidget(facts_);
   connect(scope_, &QComboBox::activated, this, [this] {
     Q_EMIT scopeChanged();
@@ -77,21 +89,63 @@ QString DistributionView::factsText() const {
   if (grid.not_finite > 0) facts << tr("%1 NaN or infinite").arg(grid.not_finite);
   if (distribution_.quantized) {
     const TensorReport& report = distribution_.report;
-    facts << tr("%1 distinct levels").arg(grid.distinct_levels)
-          << tr("%1 % in full precision")
+    const analysis::QuantizerGrid& quantizer = distribution_.quantizer;
+    if (!distribution_.groups.isEmpty())
+      facts << tr("%1, %2 of them here").arg(distribution_.groups).arg(quantizer.groups);
+    facts << tr("%1 distinct levels").arg(grid.distinct_levels);
+    const auto share = [](std::int64_t part, std::int64_t whole) {
+      return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+    };
+    if (quantizer.coded > 0)
+      facts << tr("%1 % outside their range").arg(share(quantizer.outside, quantizer.coded), 0, 'f', 2);
+    if (quantizer.picked > 0)
+      facts << tr("%1 % kept as outliers").arg(share(quantizer.picked, quantizer.coded + quantizer.picked), 0, 'f', 2);
+    if (!distribution_.codebook.empty()) {
+      QStringList levels;
+      for (const float level : distribution_.codebook) levels << number_text(level, 3);
+      facts << tr("codebook in units of the scale: %1").arg(levels.join(QLatin1Char(' ')));
+    }
+    facts << tr("%1 % in full precision")
                  .arg(grid.count ? 100.0 * static_cast<double>(grid.full_precision) / static_cast<double>(grid.count)
                                  : 0.0,
                       0, 'f', 1)
           << tr("tensor: relative error %1 %").arg(100.0 * report.relative_error, 0, 'f', 2)
           << tr("saturated %1 %").arg(100.0 * report.saturated_fraction, 0, 'f', 2)
-          << tr("%1 bit").arg(report.effective_bits, 0, 'f', 2);
+          << tr("%1 bit stored, %2 bit as published")
+                 .arg(report.effective_bits, 0, 'f', 2)
+                 .arg(distribution_.publishedBits, 0, 'f', 2);
     if (!report.functional_metric.empty() && std::isfinite(report.functional_error)) {
       facts << tr("%1 %2 %")
                    .arg(QString::fromStdString(report.functional_metric))
                    .arg(100.0 * report.functional_error, 0, 'f', 2);
     }
   }
+  if (!distribution_.note.isEmpty()) facts << distribution_.note;
   return facts.join(QStringLiteral(" · "));
+}
+
+QVector<PlotRule> DistributionView::rules() const {
+  QVector<PlotRule> rules;
+  const analysis::QuantizerGrid& quantizer = distribution_.quantizer;
+  const auto add = [&](float at, const QString& text) {
+    if (!std::isfinite(at) || at < distribution_.grid.low || at > distribution_.grid.high) return;
+    PlotRule rule;
+    rule.at = at;
+    rule.label = text.arg(number_text(at, 3));
+    rule.vertical = true;
+    rules.append(rule);
+  };
+  if (!distribution_.quantized || quantizer.coded == 0) return rules;
+  const bool one = quantizer.groups == 1;
+  add(quantizer.low, one ? tr("range from %1") : tr("widest range from %1"));
+  add(quantizer.high, one ? tr("to %1") : tr("widest to %1"));
+  if (!one && quantizer.narrow_low < quantizer.narrow_high) {
+    add(quantizer.narrow_low, tr("narrowest from %1"));
+    add(quantizer.narrow_high, tr("narrowest to %1"));
+  }
+  add(quantizer.inlier_low, tr("outliers below %1"));
+  add(quantizer.inlier_high, tr("outliers above %1"));
+  return rules;
 }
 
 void DistributionView::refresh() {
@@ -119,7 +173,22 @@ void DistributionView::refresh() {
   };
   if (!grid.original.empty()) steps(tr("original"), grid.original, true, 0);
   if (!grid.reconstructed.empty()) steps(tr("quantized"), grid.reconstructed, false, 1);
-  for (const float level : grid.levels) spec.rug << level;
+  const std::vector<float>& levels =
+      distribution_.quantizer.levels.empty() ? grid.levels : distribution_.quantizer.levels;
+  for (const float level : levels) spec.rug << level;
+  spec.rules = rules();
+  codes_->panel().byWidth = distribution_.mixedWidths;
+  codes_->panel().title = distribution_.mixedWidths ? tr("Code widths") : tr("Codes");
+  codes_->panel().codes = {};
+  if (distribution_.quantized) {
+    codes_->panel().codes.counts =
+        distribution_.mixedWidths ? distribution_.quantizer.widths : distribution_.quantizer.codes;
+    codes_->panel().codes.counts.resize(
+        std::max(codes_->panel().codes.counts.size(), static_cast<std::size_t>(distribution_.report.levels)), 0);
+    codes_->panel().codes.full_precision = grid.full_precision;
+  }
+  codes_->setVisible(distribution_.quantized);
+  codes_->update();
   if (spec.y.log) spec.y.low = 0.8;
   plot_->setSpec(std::move(spec));
   facts_->setText(factsText());
@@ -130,7 +199,11 @@ void DistributionView::paintFigure(QPainter& painter, const QRectF& target, cons
   painter.fillRect(target, style.background);
   painter.setFont(style.font);
   const QRectF needed = painter.boundingRect(target, Qt::AlignLeft | Qt::AlignTop | Qt::TextWordWrap, factsText());
-  plot_->paint(painter, target.adjusted(0, 0, 0, -needed.height() - 4), style);
+  const double strip = codes_->isHidden() ? 0.0 : codes_->height() * std::min(1.0, target.height() / 480.0);
+  plot_->paint(painter, target.adjusted(0, 0, 0, -needed.height() - 4 - strip), style);
+  if (strip > 0.0)
+    codes_->panel().paint(
+        painter, QRectF(target.left(), target.bottom() - needed.height() - 4 - strip, target.width(), strip), style);
   painter.setPen(style.muted);
   painter.drawText(QRectF(target.left() + 4, target.bottom() - needed.height(), target.width() - 8, needed.height()),
                    Qt::AlignLeft | Qt::AlignTop | Qt::TextWordWrap, factsText());

@@ -4,6 +4,7 @@
 
 #include "analysis/value_grid.h"
 #include "backend/types/quantize_report.h"
+#include "widgets/plot_view.h"
 #include "widgets/view_base.h"
 
 class QCheckBox;
@@ -12,8 +13,8 @@ class QLabel;
 
 namespace qs {
 
+class CodeStripCanvas;
 class PlainTableModel;
-class PlotView;
 
 /// Which elements of the selected tensor are counted.
 enum class DistributionScope { Tensor, Head, Channel, Token };
@@ -25,6 +26,12 @@ struct Distribution {
   QString setup;  ///< setup line of the variant, or empty
   TensorReport report;
   bool quantized = false;
+  QString note;                       ///< why nothing is quantized, where a setup was chosen
+  analysis::QuantizerGrid quantizer;  ///< of the counted elements
+  QString groups;                     ///< "a scale for 32 tokens × 1 channel"
+  std::vector<float> codebook;        ///< levels in units of a group's scale; empty for equal steps
+  bool mixedWidths = false;           ///< codes of different groups have different numbers of bits
+  double publishedBits = 0.0;
 };
 
 /// Histogram of the selected tensor with the quantization grid of a setup over it.
@@ -51,12 +58,14 @@ class DistributionView : public ViewBase {
  private:
   void refresh();
   QString factsText() const;
+  QVector<PlotRule> rules() const;  ///< ends of the range, and where outliers begin
   Distribution distribution_;
   std::unique_ptr<PlainTableModel> table_;
   QComboBox* scope_;
   QCheckBox* log_;
   QLabel* facts_;
   PlotView* plot_;
+  CodeStripCanvas* codes_;
 };
 
 }  // namespace qs

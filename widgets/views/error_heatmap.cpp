@@ -19,9 +19,13 @@
 namespace qs {
 namespace {
 
-constexpr qint64 kSinks = 5;
 constexpr int kMetrics = 6;
-constexpr int kGrid[] = {0, 32, 64, 128};
+/// What the grid box offers besides the method's own groups: a border every so many tokens and channels.
+constexpr struct {
+  const char* id;
+  int size;
+} kGrids[] = {{"none", 0}, {"method", 0}, {"32", 32}, {"64", 64}, {"128", 128}};
+constexpr int kMethodGrid = 1;
 
 QString metric_title(analysis::ErrorMetric metric) {
   switch (metric) {
@@ -86,9 +90,10 @@ void ErrorHeatmap::buildControls() {
   metric_box_->setMinimumContentsLength(14);
   metric_box_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
   grid_box_ = new QComboBox(this);
-  grid_box_->addItems({tr("No grid"), tr("Grid 32"), tr("Grid 64"), tr("Grid 128")});
+  grid_box_->addItems({tr("No groups"), tr("Scale groups"), tr("Grid 32"), tr("Grid 64"), tr("Grid 128")});
   add(grid_box_, QStringLiteral("grid"), tr("Group grid"),
-      tr("Borders of quantization groups over the token by channel map"));
+      tr("Borders over the token by channel map: of what shares a scale in the shown method, or every so many tokens "
+         "and channels. Borders that would lie too close appear when you zoom in"));
   signed_button_ = new QToolButton(this);
   signed_button_->setText(QStringLiteral("±"));
   signed_button_->setCheckable(true);
@@ -212,18 +217,29 @@ QWidget* ErrorHeatmap::buildSide() {
     });
     return check;
   };
-  window_box_ = box(tr("Full-precision tokens"), QStringLiteral("window"),
-                    tr("Hatches the tokens that stay in full precision: the residual window and the sinks"));
+  window_box_ =
+      box(tr("Full-precision tokens"), QStringLiteral("window"),
+          tr("Hatches the tokens that stay in full precision: the window of newest ones and the sinks, each in "
+             "its own way"));
   {
     const QSignalBlocker quiet(window_box_);
     window_box_->setChecked(true);
   }
   saturation_box_ = box(tr("Saturated cells"), QStringLiteral("saturation"),
                         tr("Dots on the cells that hold the lowest or highest code"));
+  picks_box_ = box(tr("Picked outliers"), QStringLiteral("picks"),
+                   tr("Points on the elements that a dense-and-sparse method keeps in full precision"));
+  evicted_box_ =
+      box(tr("Evicted tokens"), QStringLiteral("evicted"), tr("Crosses out the tokens that a head no longer holds"));
+  for (QCheckBox* check : {picks_box_, evicted_box_}) {
+    const QSignalBlocker quiet(check);
+    check->setChecked(true);
+  }
   auto* layout = new QVBoxLayout(side);
   layout->setContentsMargins(0, 0, 0, 0);
   layout->setSpacing(2);
-  for (QWidget* widget : std::initializer_list<QWidget*>{spots_, codes_, window_box_, saturation_box_})
+  for (QWidget* widget :
+       std::initializer_list<QWidget*>{spots_, codes_, window_box_, picks_box_, evicted_box_, saturation_box_})
     layout->addWidget(widget);
   return side;
 }
@@ -353,23 +369,31 @@ void ErrorHeatmap::modeApplied() {
 void ErrorHeatmap::refreshOverlays() {
   HeatmapPanel& panel = detail_->panel();
   const ErrorSide& side = shownSide();
-  panel.bands.clear();
-  panel.mask = saturation_box_->isChecked() ? side.saturation : TensorView{};
-  codes_->panel().codes = side.codes;
-  codes_->update();
-  if (window_box_->isChecked() && !panel.isEmpty() && side.map) {
-    const auto tokens = static_cast<double>(side.map->tokens);
-    if (side.quantizedEnd < side.map->tokens)
-      panel.bands.push_back({true, static_cast<double>(side.quantizedEnd), tokens,
-                             tr("newest %1 tokens in full precision").arg(side.map->tokens - side.quantizedEnd)});
-    if (side.quantizedBegin > 0)
-      panel.bands.push_back({true, 0.0, static_cast<double>(side.quantizedBegin), tr("sinks in full precision")});
-    else if (side.map->tokens > 4 * kSinks)
-      panel.bands.push_back({true, 0.0, static_cast<double>(kSinks), tr("first %1 tokens (sinks)").arg(kSinks)});
+  const KvOverlayPtr overlay = side.map ? side.overlay : nullptr;
+  const int grid = std::clamp(grid_box_->currentIndex(), 0, static_cast<int>(std::size(kGrids)) - 1);
+  show_overlay(panel, overlay,
+               {.groups = grid == kMethodGrid,
+                .picks = picks_box_->isChecked(),
+                .window = window_box_->isChecked(),
+                .evicted = evicted_box_->isChecked()});
+  picks_box_->setEnabled(overlay && !overlay->picks.empty());
+  evicted_box_->setEnabled(overlay && !overlay->kept.empty());
+  saturation_box_->setEnabled(!side.saturation.empty());
+  if (saturation_box_->isChecked() && !side.saturation.empty()) {
+    PanelMarks dots;
+    dots.label = tr("lowest or highest code");
+    dots.marked = [mask = side.saturation](std::int64_t row, std::int64_t col) {
+      return mask.data[row * mask.shape[1] + col] > 0.0f;
+    };
+    panel.marks.push_back(std::move(dots));
   }
+  codes_->panel().codes = side.codes;
+  codes_->panel().title = side.countsWidths ? tr("Code widths") : tr("Codes");
+  codes_->panel().byWidth = side.countsWidths;
+  codes_->update();
   panel.x.borders.clear();
   panel.y.borders.clear();
-  if (const int size = kGrid[std::clamp(grid_box_->currentIndex(), 0, 3)]) {
+  if (const int size = kGrids[grid].size) {
     for (std::int64_t c = size; c < panel.cols(); c += size) panel.x.borders.push_back(static_cast<double>(c));
     for (std::int64_t r = size; r < panel.rows(); r += size) panel.y.borders.push_back(static_cast<double>(r));
   } else if (head_dim_ > 0) {
@@ -381,6 +405,10 @@ void ErrorHeatmap::refreshOverlays() {
                      .arg(side.report.levels_used)
                      .arg(side.report.levels)
                      .arg(number_text(100.0 * side.report.saturated_fraction, 2));
+  else if (side.countsWidths && overlay)
+    panel.note = tr("%1 bit a code on average · %2 % at the extremes")
+                     .arg(number_text(overlay->mean_code_bits, 3))
+                     .arg(number_text(100.0 * analysis::marked_fraction(side.saturation), 2));
   else
     panel.note.clear();
   detail_->update();
@@ -504,6 +532,21 @@ QString ErrorHeatmap::describe(const HeatmapCanvas* canvas, Cell cell) const {
   };
   add(a_);
   add(b_);
+  const ErrorSide& side = shownSide();
+  if (!side.map || !side.overlay) return text;
+  const KvOverlay& o = *side.overlay;
+  if (!o.kept.empty() && o.kept.data[cell.col / o.head_dim * o.tokens + cell.row] == 0.0f)
+    return text + tr(" | evicted");
+  if (!o.picks.empty() && o.picks.data[cell.row * o.channels() + cell.col] > 0.0f)
+    return text + tr(" | outlier, kept in full precision");
+  if (cell.row < o.quantized_begin) return text + tr(" | sink, in full precision");
+  if (cell.row >= o.quantized_end) return text + tr(" | in the window, full precision");
+  const auto [low, high] = o.range_of(cell.row, cell.col);
+  if (low != low) return text;
+  const QString range = QStringLiteral("%1 to %2").arg(number_text(low, 4), number_text(high, 4));
+  const std::int64_t group = o.group_of(cell.row, cell.col);
+  text += o.has_levels() ? tr(" | %n levels in %1", nullptr, o.levels[static_cast<std::size_t>(group)]).arg(range)
+                         : tr(" | reconstructed range %1").arg(range);
   return text;
 }
 
@@ -512,7 +555,9 @@ FigureTable::Content ErrorHeatmap::tableOf(PanelCanvas* canvas) {
   if (canvas == codes_) {
     content.rows = static_cast<int>(codes_->panel().codes.counts.size());
     content.columns = 2;
-    content.header = [](int c) { return c == 0 ? tr("code") : tr("cells"); };
+    content.header = [widths = codes_->panel().byWidth](int c) {
+      return c == 0 ? (widths ? tr("bits of the code") : tr("code")) : tr("cells");
+    };
     content.cell = [counts = codes_->panel().codes.counts](int r, int c) -> QVariant {
       return c == 0 ? QVariant(r) : QVariant(static_cast<qint64>(counts[static_cast<std::size_t>(r)]));
     };
@@ -539,7 +584,9 @@ void ErrorHeatmap::saveOwn(QJsonObject& settings) const {
   settings[QStringLiteral("signed")] = signed_;
   settings[QStringLiteral("saturation")] = saturation_box_->isChecked();
   settings[QStringLiteral("window")] = window_box_->isChecked();
-  settings[QStringLiteral("grid")] = grid_box_->currentIndex();
+  settings[QStringLiteral("picks")] = picks_box_->isChecked();
+  settings[QStringLiteral("evicted")] = evicted_box_->isChecked();
+  settings[QStringLiteral("grid")] = QLatin1String(kGrids[std::max(0, grid_box_->currentIndex())].id);
 }
 
 void ErrorHeatmap::restoreOwn(const QJsonObject& settings) {
@@ -555,7 +602,11 @@ void ErrorHeatmap::restoreOwn(const QJsonObject& settings) {
   }
   saturation_box_->setChecked(settings[QStringLiteral("saturation")].toBool());
   window_box_->setChecked(settings[QStringLiteral("window")].toBool(true));
-  grid_box_->setCurrentIndex(std::clamp(settings[QStringLiteral("grid")].toInt(), 0, 3));
+  picks_box_->setChecked(settings[QStringLiteral("picks")].toBool(true));
+  evicted_box_->setChecked(settings[QStringLiteral("evicted")].toBool(true));
+  grid_box_->setCurrentIndex(0);
+  for (int i = 0; i < static_cast<int>(std::size(kGrids)); ++i)
+    if (settings[QStringLiteral("grid")].toString() == QLatin1String(kGrids[i].id)) grid_box_->setCurrentIndex(i);
   refreshOverview();
   refreshDetail();
 }

@@ -6,6 +6,7 @@
 
 #include "analysis/error_map.h"
 #include "widgets/views/heatmap_view.h"
+#include "widgets/views/kv_overlay_marks.h"
 #include "widgets/views/strip_canvas.h"
 
 class QCheckBox;
@@ -22,10 +23,11 @@ struct ErrorSide {
   QString why;                                    ///< why there is no map ("full precision: nothing to compare")
   std::shared_ptr<const analysis::ErrorMap> map;  ///< may be null
   PyramidPtr absolute, signedError;
-  TensorView saturation;                        ///< [tokens, channels], 1 at the extreme codes
-  qint64 quantizedBegin = 0, quantizedEnd = 0;  ///< tokens that are quantized; outside: full precision
+  TensorView saturation;  ///< [tokens, channels], 1 at the extreme codes
+  KvOverlayPtr overlay;   ///< may be null
   TensorReport report;
-  analysis::CodeCounts codes;               ///< empty when the method has no codes
+  analysis::CodeCounts codes;               ///< of code c, or of codes of c bits; empty when the method has no codes
+  bool countsWidths = false;                ///< `codes` counts by width
   std::vector<analysis::HotSpot> hotSpots;  ///< exact over all cells
 };
 
@@ -80,6 +82,8 @@ class ErrorHeatmap : public HeatmapView {
   QToolButton* signed_button_ = nullptr;
   QCheckBox* saturation_box_ = nullptr;
   QCheckBox* window_box_ = nullptr;
+  QCheckBox* picks_box_ = nullptr;
+  QCheckBox* evicted_box_ = nullptr;
   QComboBox* grid_box_ = nullptr;
   std::vector<analysis::VariantErrors> variants_;
   ErrorSide a_, b_;

@@ -3,6 +3,7 @@
 #include <QComboBox>
 #include <QHBoxLayout>
 #include <QJsonObject>
+#include <QLabel>
 #include <QSignalBlocker>
 #include <QSlider>
 #include <QSplitter>
@@ -110,9 +111,12 @@ void LocalityView::buildControls() {
   window_slider_->setMaximumWidth(140);
   add(window_slider_, QStringLiteral("window"), tr("Window width"),
       tr("Width of the window of newest tokens, in powers of two"));
-  window_text_ = new QToolButton(this);
-  add(window_text_, QStringLiteral("applyWindow"), tr("Use the window as residual length"),
-      tr("Offers this window as the residual length of the chosen method"));
+  window_text_ = new QLabel(this);
+  window_text_->setMinimumWidth(window_text_->fontMetrics().horizontalAdvance(tr("w = %1").arg(32768)));
+  add(window_text_, QStringLiteral("windowText"), tr("Window width"), tr("Width of the window of newest tokens"));
+  apply_button_ = new QToolButton(this);
+  apply_button_->setText(tr("Apply to B"));
+  add(apply_button_, QStringLiteral("applyWindow"), tr("Apply the window to a copy of B"), QString());
   mean_button_ = new QToolButton(this);
   mean_button_->setText(tr("Mean"));
   mean_button_->setCheckable(true);
@@ -125,7 +129,7 @@ void LocalityView::buildControls() {
       tr("Colours the tokens by the attention they pay to the chosen token instead of what it pays to them"));
   connect(summary_box_, &QComboBox::activated, this, [this](int i) { setSummary(static_cast<Summary>(i)); });
   connect(window_slider_, &QSlider::valueChanged, this, [this](int v) { setWindow(qint64{1} << v); });
-  connect(window_text_, &QToolButton::clicked, this, [this] { Q_EMIT windowApplied(window_); });
+  connect(apply_button_, &QToolButton::clicked, this, [this] { Q_EMIT windowApplied(window_); });
   connect(mean_button_, &QToolButton::toggled, this, [this](bool on) {
     mean_ = on;
     refreshAttention();
@@ -136,7 +140,18 @@ void LocalityView::buildControls() {
     refreshStrip();
     Q_EMIT settingsChanged();
   });
+  refreshWindow();
+}
+
+void LocalityView::refreshWindow() {
   window_text_->setText(tr("w = %1").arg(window_));
+  apply_button_->setEnabled(!protected_.parameter.isEmpty());
+  apply_button_->setToolTip(protected_.label.isEmpty() ? tr("Choose a variant with a quantized KV cache as B first")
+                            : protected_.parameter.isEmpty()
+                                ? tr("%1 has no number of newest tokens to change").arg(protected_.label)
+                                : tr("Adds a copy of %1 whose '%2' is %3, and chooses it as B")
+                                      .arg(protected_.label, protected_.parameter)
+                                      .arg(window_));
 }
 
 qint64 LocalityView::longest() const {
@@ -152,7 +167,7 @@ void LocalityView::setWindow(qint64 tokens) {
     const QSignalBlocker quiet(window_slider_);
     window_slider_->setValue(static_cast<int>(std::lround(std::log2(static_cast<double>(window_)))));
   }
-  window_text_->setText(tr("w = %1").arg(window_));
+  refreshWindow();
   refreshMatrix();
   refreshCurve();
   Q_EMIT settingsChanged();
@@ -228,21 +243,48 @@ void LocalityView::refreshCurve() {
   add(b_, 1);
   if (first) {
     panel.marks.push_back({static_cast<double>(window_), tr("w = %1").arg(window_)});
-    const qint64 guard = protected_ > 0 ? protected_ : window_;
-    if (protected_ > 0 && protected_ != window_)
-      panel.marks.push_back({static_cast<double>(protected_), protected_label_});
-    const double outside = std::max(0.0, 100.0 * (1.0 - first->mass_within(guard)));
-    panel.caption = protected_ > 0 ? tr("mass outside the protected window: %1 %").arg(number_text(outside, 3))
-                                   : tr("mass outside %1 tokens: %2 %").arg(guard).arg(number_text(outside, 3));
+    const QString newest = protected_.newestLeast == protected_.newestMost
+                               ? QString::number(protected_.newestMost)
+                               : tr("%1 to %2").arg(protected_.newestLeast).arg(protected_.newestMost);
+    if (protected_.newestMost > 0)
+      panel.marks.push_back({static_cast<double>(protected_.newestMost), tr("protected: newest %1").arg(newest)});
+    if (protected_.newestLeast > 0 && protected_.newestLeast != protected_.newestMost)
+      panel.marks.push_back({static_cast<double>(protected_.newestLeast), QString()});
+    panel.caption = first->quantized_mass.empty()
+                        ? tr("mass outside %1 tokens: %2 %")
+                              .arg(window_)
+                              .arg(number_text(std::max(0.0, 100.0 * (1.0 - first->mass_within(window_))), 3))
+                        : protectedText(a_.layers[layer], *first);
     panel.note = tr("mean and quartiles of %1 queries").arg(first->queries);
   }
   curve_->update();
   tableOutdated();
 }
 
-void LocalityView::setProtectedWindow(qint64 tokens, const QString& label) {
-  protected_ = tokens;
-  protected_label_ = label;
+QString LocalityView::protectedText(const std::vector<analysis::HeadLocality>& heads,
+                                    const analysis::HeadLocality& head) const {
+  // Keys and values; of each the mean over the heads of the layer.
+  QStringList parts;
+  const QStringList names{tr("keys"), tr("values")};
+  for (std::size_t i = 0; i < head.quantized_mass.size() && i < 2; ++i) {
+    double sum = 0.0, least = 1.0, most = 0.0;
+    for (const analysis::HeadLocality& other : heads) {
+      sum += other.quantized_mass[i];
+      least = std::min(least, other.quantized_mass[i]);
+      most = std::max(most, other.quantized_mass[i]);
+    }
+    parts << tr("%1 %2 % (heads %3 to %4 %, this one %5 %)")
+                 .arg(names[static_cast<qsizetype>(i)], number_text(100.0 * sum / static_cast<double>(heads.size()), 3),
+                      number_text(100.0 * least, 3), number_text(100.0 * most, 3),
+                      number_text(100.0 * head.quantized_mass[i], 3));
+  }
+  const QString sinks = protected_.sinks > 0 ? tr(" and the first %1 tokens").arg(protected_.sinks) : QString();
+  return tr("mass outside the protected window%1: %2").arg(sinks, parts.join(QStringLiteral(", ")));
+}
+
+void LocalityView::setProtected(const ProtectedTokens& protectedTokens) {
+  protected_ = protectedTokens;
+  refreshWindow();
   refreshCurve();
 }
 

@@ -7,6 +7,7 @@
 #include "widgets/views/heatmap_view.h"
 #include "widgets/views/strip_canvas.h"
 
+class QLabel;
 class QSlider;
 
 namespace qs {
@@ -15,6 +16,14 @@ namespace qs {
 struct LocalitySide {
   QString label;
   std::vector<std::vector<analysis::HeadLocality>> layers;
+};
+
+/// What a method keeps in full precision while decoding, and so protects from quantization.
+struct ProtectedTokens {
+  QString label;                           ///< of the variant; empty: there is none
+  qint64 sinks = 0;                        ///< first tokens
+  qint64 newestLeast = 0, newestMost = 0;  ///< newest tokens of keys; they differ where tokens are quantized in blocks
+  QString parameter;                       ///< what the method calls the number of newest tokens; empty: it has none
 };
 
 /// Attention of one head, in tokens: rows are queries, columns keys. Max and mean are the same map when it is exact,
@@ -36,13 +45,14 @@ class LocalityView : public HeatmapView {
   void setAttention(int layer, int head, AttentionSide a, AttentionSide b);
   void setTokenAttention(qint64 token, analysis::TokenAttention a, analysis::TokenAttention b);
   void setTokens(const QStringList& tokens);
-  void setProtectedWindow(qint64 tokens, const QString& label);  ///< newest tokens a method keeps; 0: none
+  /// The heads of A know the mass on quantized tokens: of keys, then of values.
+  void setProtected(const ProtectedTokens& protectedTokens);
   qint64 window() const { return window_; }
   void setWindow(qint64 tokens);
   void setSummary(Summary summary);
 
  Q_SIGNALS:
-  void windowApplied(qint64 tokens);  ///< the user wants it as the residual length
+  void windowApplied(qint64 tokens);  ///< the user wants it as the number of newest tokens that B protects
   void tokenChosen(qint64 token);
 
  protected:
@@ -61,6 +71,8 @@ class LocalityView : public HeatmapView {
   void refreshCurve();
   void refreshAttention();
   void refreshStrip();
+  QString protectedText(const std::vector<analysis::HeadLocality>& heads, const analysis::HeadLocality& head) const;
+  void refreshWindow();  ///< the slider's number and what applying it does
   qint64 longest() const;
   QString describe(const HeatmapCanvas* canvas, Cell cell) const;
 
@@ -70,7 +82,8 @@ class LocalityView : public HeatmapView {
   TokenStripCanvas* strip_;
   QComboBox* summary_box_ = nullptr;
   QSlider* window_slider_ = nullptr;
-  QToolButton* window_text_ = nullptr;
+  QLabel* window_text_ = nullptr;
+  QToolButton* apply_button_ = nullptr;
   QToolButton* mean_button_ = nullptr;
   QToolButton* received_button_ = nullptr;
   LocalitySide a_, b_;
@@ -78,8 +91,8 @@ class LocalityView : public HeatmapView {
   analysis::TokenAttention token_a_, token_b_;
   QStringList tokens_;
   Summary summary_ = Summary::WithinWindow;
-  qint64 window_ = 32, protected_ = 0, token_ = -1, per_kv_head_ = 1;
-  QString protected_label_;
+  qint64 window_ = 32, token_ = -1, per_kv_head_ = 1;
+  ProtectedTokens protected_;
   int layer_ = 0, head_ = 0;
   bool mean_ = false, received_ = false;
 };

@@ -28,6 +28,15 @@ PyramidPtr pyramid_of(const TensorView& plane) {
   return plane.empty() ? nullptr : std::make_shared<analysis::TilePyramid>(analysis::build_pyramid(plane));
 }
 
+const char* const kQuantizers[] = {"none", "as_they_lie", "in_its_order"};
+
+/// The same with its columns in another order; null when only coarse levels are known.
+PyramidPtr in_order(const PyramidPtr& plane, const std::vector<std::int64_t>& order) {
+  if (!plane || plane->levels.empty() || !plane->exact() || plane->cols != static_cast<std::int64_t>(order.size()))
+    return nullptr;
+  return pyramid_of(analysis::columns_in_order(plane->levels.front().max, order));
+}
+
 bool is_kv(const QString& tensor) { return !tensor.endsWith(QLatin1String("_proj")); }
 
 }  // namespace
@@ -118,6 +127,12 @@ void OutlierView::buildControls() {
                      tr("Borders of quantization groups over the token detail: along channels (one scale per token) or "
                         "along tokens (one scale per channel)"));
   for (const Grouping& g : kGroupings) group_box_->addItem(tr(g.text));
+  quantizer_box_ = combo(
+      QStringLiteral("quantizer"), tr("Quantizer of B"),
+      tr("What the method of variant B does here: borders of its scale groups, the outliers it picks, tokens it keeps "
+         "or evicts, and how far its range goes in each channel; in the order in which it takes the channels if it has "
+         "one of its own"));
+  quantizer_box_->addItems({tr("No quantizer"), tr("Quantizer of B"), tr("B, its channel order")});
   top_box_ = new QSpinBox(this);
   top_box_->setObjectName(QStringLiteral("topChannels"));
   top_box_->setPrefix(tr("top "));
@@ -132,6 +147,7 @@ void OutlierView::buildControls() {
     refreshGroups();
     Q_EMIT settingsChanged();
   });
+  connect(quantizer_box_, &QComboBox::activated, this, [this](int i) { setQuantizerShown(static_cast<Quantizer>(i)); });
   connect(top_box_, &QSpinBox::valueChanged, this, [this] {
     refreshMap();
     Q_EMIT settingsChanged();
@@ -174,6 +190,7 @@ void OutlierView::setChannels(OutlierSide a, OutlierSide b, qint64 headDim) {
   b_ = std::move(b);
   head_dim_ = headDim;
   refreshMap();
+  if (detail_a_ || detail_b_) refreshDetail();
   refreshRanking();
   selectionApplied();
 }
@@ -183,14 +200,77 @@ void OutlierView::setDetail(int layer, PyramidPtr a, PyramidPtr b) {
   const HeatmapPanel& before = detail_->panel();
   const bool same_tokens = before.data() && a && before.rows() == a->rows && before.cols() == a->cols;
   if (!same_tokens) detail_->panel().fit();
-  detail_->panel().title = tr("Channel × token, layer %1, %2").arg(layer).arg(tensorTitle(tensor_));
-  detail_->panel().y.label = {};
-  setPlanes(detail_, std::move(a), std::move(b));
+  detail_a_ = std::move(a);
+  detail_b_ = std::move(b);
+  refreshDetail();
+}
+
+void OutlierView::refreshDetail() {
+  HeatmapPanel& panel = detail_->panel();
+  panel.title = tr("Channel × token, layer %1, %2").arg(detail_layer_).arg(tensorTitle(tensor_));
+  panel.y.label = {};
+  panel.x.label = {};
+  panel.note.clear();
+  const bool heads = is_kv(tensor_) && head_dim_ > 0;
+  panel.x.title = heads ? tr("channel (kv head · %1 + d)").arg(head_dim_) : tr("input channel");
+  panel.x.brackets = heads && tensor_.startsWith(QLatin1String("key")) ? head_dim_ : 0;
+  if (inOrder()) {
+    const std::vector<std::int64_t> order = channel_order(overlay_.overlay);
+    panel.x.title = tr("original channel, in the order of %1").arg(overlay_.label);
+    panel.x.brackets = 0;
+    panel.x.label = [order](std::int64_t place) {
+      return place < static_cast<std::int64_t>(order.size()) ? QString::number(order[static_cast<std::size_t>(place)])
+                                                             : QString();
+    };
+    setPlanes(detail_, in_order(detail_a_, order), in_order(detail_b_, order));
+  } else {
+    setPlanes(detail_, detail_a_, detail_b_);
+  }
   refreshGroups();
   selectionApplied();
 }
 
+void OutlierView::setQuantizer(QuantizerOverlay quantizer) {
+  overlay_ = std::move(quantizer);
+  if (detail_a_ || detail_b_) refreshDetail();
+  refreshRanking();
+}
+
+void OutlierView::setQuantizerShown(Quantizer shown) {
+  quantizer_ = shown;
+  {
+    const QSignalBlocker quiet(quantizer_box_);
+    quantizer_box_->setCurrentIndex(static_cast<int>(shown));
+  }
+  if (detail_a_ || detail_b_) refreshDetail();
+  refreshRanking();
+  Q_EMIT quantizerChosen();
+  Q_EMIT settingsChanged();
+}
+
+bool OutlierView::overlayFits() const {
+  return quantizer_ != Quantizer::None && overlay_.overlay && overlay_.tensor == tensor_;
+}
+
+bool OutlierView::inOrder() const {
+  return quantizer_ == Quantizer::InItsOrder && overlayFits() && !channel_order(overlay_.overlay).empty() &&
+         detail_a_ && detail_a_->exact() &&
+         detail_a_->cols == static_cast<std::int64_t>(channel_order(overlay_.overlay).size());
+}
+
+qint64 OutlierView::channelAt(qint64 column) const {
+  return inOrder() ? channel_order(overlay_.overlay)[static_cast<std::size_t>(column)] : column;
+}
+
+qint64 OutlierView::columnOf(qint64 channel) const {
+  if (!inOrder()) return channel;
+  const auto& order = channel_order(overlay_.overlay);
+  return std::find(order.begin(), order.end(), channel) - order.begin();
+}
+
 void OutlierView::setDetailPlaceholder(const QString& why) {
+  detail_a_.reset();
+  detail_b_.reset();
   setPlanes(detail_, nullptr, nullptr);
   detail_->panel().placeholder = why;
   detail_->update();
@@ -204,10 +284,8 @@ void OutlierView::refreshMap() {
                          ? stat
                          : tr("%1, activation units").arg(stat);
   const bool heads = is_kv(tensor_) && head_dim_ > 0;
-  for (HeatmapPanel* p : {&map_->panel(), &detail_->panel()}) {
-    p->x.title = heads ? tr("channel (kv head · %1 + d)").arg(head_dim_) : tr("input channel");
-    p->x.brackets = heads && tensor_.startsWith(QLatin1String("key")) ? head_dim_ : 0;
-  }
+  panel.x.title = heads ? tr("channel (kv head · %1 + d)").arg(head_dim_) : tr("input channel");
+  panel.x.brackets = heads && tensor_.startsWith(QLatin1String("key")) ? head_dim_ : 0;
   panel.x.borders.clear();
   if (heads && !a_.layers.empty())
     for (qint64 c = head_dim_; c < a_.layers.front().channels(); c += head_dim_)
@@ -250,6 +328,21 @@ void OutlierView::refreshRanking() {
   add(a_, rank_a_, 0);
   add(b_, rank_b_, 1);
   const auto& first = rank_a_.order.empty() ? rank_b_ : rank_a_;
+  const bool magnitudes = stat_ == analysis::ChannelStat::AbsMax || stat_ == analysis::ChannelStat::P999;
+  if (overlayFits() && magnitudes && detail_layer_ == selection().layer &&
+      overlay_.reach.largest.size() == first.order.size() && !first.order.empty()) {
+    LineSeries range;
+    range.name = tr("%1: end of the range, widest and narrowest over tokens").arg(overlay_.label);
+    range.color = 2;
+    range.dashed = true;
+    for (const std::int64_t channel : first.order) {
+      const auto c = static_cast<std::size_t>(channel);
+      range.y.push_back(overlay_.reach.largest[c]);
+      range.lower.push_back(overlay_.reach.least[c]);
+      range.upper.push_back(overlay_.reach.largest[c]);
+    }
+    panel.series.push_back(std::move(range));
+  }
   panel.threshold.reset();
   panel.note.clear();
   if (!first.order.empty() && first.median > 0) {
@@ -268,7 +361,19 @@ void OutlierView::refreshGroups() {
   HeatmapPanel& panel = detail_->panel();
   panel.x.borders.clear();
   panel.y.borders.clear();
-  if (g.size > 0) {
+  const bool quantized = overlayFits();
+  show_overlay(panel, quantized ? overlay_.overlay : nullptr,
+               {.groups = true, .picks = true, .window = true, .evicted = true, .in_order = inOrder()});
+  group_box_->setEnabled(!quantized);
+  if (quantized) {
+    panel.note = overlay_.label;
+  } else if (quantizer_ != Quantizer::None) {
+    panel.note =
+        !overlay_.overlay ? overlay_.why : tr("%1 quantizes %2").arg(overlay_.label, tensorTitle(overlay_.tensor));
+  }
+  if (quantized && quantizer_ == Quantizer::InItsOrder && !inOrder())
+    panel.note = tr("%1 takes the channels as they lie").arg(overlay_.label);
+  if (!quantized && g.size > 0) {
     auto& borders = g.tokens ? panel.y.borders : panel.x.borders;
     const auto end = g.tokens ? panel.rows() : panel.cols();
     for (std::int64_t at = g.size; at < end; at += g.size) borders.push_back(static_cast<double>(at));
@@ -287,11 +392,14 @@ void OutlierView::selectionApplied() {
   map_->panel().selectedRow = s.layer;
   persistence_->panel().selectedRow = s.layer;
   const bool one = s.channelEnd == s.channelBegin + 1 && s.channelBegin >= 0;
-  map_->panel().selectedCol = detail_->panel().selectedCol = one ? s.channelBegin : -1;
+  map_->panel().selectedCol = one ? s.channelBegin : -1;
+  detail_->panel().selectedCol = one ? columnOf(s.channelBegin) : -1;
   detail_->panel().selectedRow = s.tokenEnd == s.tokenBegin + 1 ? s.tokenBegin : -1;
   const auto brush = [&](const HeatmapPanel& panel, bool tokens) {
     QRectF area;
-    const bool channels = s.channelEnd > s.channelBegin + 1, rows = tokens && s.tokenEnd > s.tokenBegin + 1;
+    // A run of channels is no run of columns in another order.
+    const bool channels = s.channelEnd > s.channelBegin + 1 && !(tokens && inOrder()),
+               rows = tokens && s.tokenEnd > s.tokenBegin + 1;
     if (!channels && !rows) return area;
     area.setLeft(channels ? s.channelBegin : 0);
     area.setRight(channels ? s.channelEnd : static_cast<double>(panel.cols()));
@@ -310,6 +418,7 @@ void OutlierView::selectionApplied() {
 void OutlierView::modeApplied() { ranked_->update(); }
 
 void OutlierView::cellActivated(HeatmapCanvas* canvas, qint64 row, qint64 col) {
+  if (canvas == detail_) col = channelAt(col);
   choose([&](Selection& s) {
     if (canvas == map_ || canvas == detail_) {
       s.channelBegin = static_cast<int>(col);
@@ -325,7 +434,7 @@ void OutlierView::cellActivated(HeatmapCanvas* canvas, qint64 row, qint64 col) {
 }
 
 void OutlierView::cellsBrushed(HeatmapCanvas* canvas, const QRect& cells) {
-  if (canvas == persistence_) return;
+  if (canvas == persistence_ || (canvas == detail_ && inOrder())) return;
   choose([&](Selection& s) {
     s.channelBegin = cells.left();
     s.channelEnd = cells.left() + cells.width();
@@ -357,11 +466,17 @@ QString OutlierView::describe(const HeatmapCanvas* canvas, Cell cell) const {
         .arg(cell.row)
         .arg(tensorTitle(tensor_), channelText(cell.col), QLatin1String(analysis::channel_stat_id(stat_)),
              valuesText(canvas, cell));
-  return tr("L%1 %2 %3 tok %4 '%5' | |x| %6")
-      .arg(detail_layer_)
-      .arg(tensorTitle(tensor_), channelText(cell.col))
-      .arg(cell.row)
-      .arg(tokens_.value(static_cast<qsizetype>(cell.row)), valuesText(canvas, cell));
+  const qint64 channel = channelAt(cell.col);
+  QString text = tr("L%1 %2 %3 tok %4 '%5' | |x| %6")
+                     .arg(detail_layer_)
+                     .arg(tensorTitle(tensor_), channelText(channel))
+                     .arg(cell.row)
+                     .arg(tokens_.value(static_cast<qsizetype>(cell.row)), valuesText(canvas, cell));
+  if (!overlayFits() || cell.row >= overlay_.overlay->tokens || channel >= overlay_.overlay->channels()) return text;
+  if (inOrder()) text += tr(" | place %1").arg(cell.col);
+  const auto [low, high] = overlay_.overlay->range_of(cell.row, channel);
+  if (low == low) text += tr(" | range %1 to %2").arg(number_text(low, 4), number_text(high, 4));
+  return text;
 }
 
 void OutlierView::saveOwn(QJsonObject& settings) const {
@@ -369,6 +484,7 @@ void OutlierView::saveOwn(QJsonObject& settings) const {
   settings[QStringLiteral("stat")] = QLatin1String(analysis::channel_stat_id(stat_));
   settings[QStringLiteral("threshold")] = k_;
   settings[QStringLiteral("groups")] = group_box_->currentIndex();
+  settings[QStringLiteral("quantizer")] = QLatin1String(kQuantizers[static_cast<int>(quantizer_)]);
   settings[QStringLiteral("top")] = top_box_->value();
 }
 
@@ -381,12 +497,18 @@ void OutlierView::restoreOwn(const QJsonObject& settings) {
   stat_box_->setCurrentIndex(static_cast<int>(stat_));
   k_ = std::clamp(settings[QStringLiteral("threshold")].toDouble(k_), 0.01, 1e4);
   group_box_->setCurrentIndex(std::clamp(settings[QStringLiteral("groups")].toInt(), 0, 6));
+  quantizer_ = Quantizer::None;
+  for (int i = 0; i < 3; ++i)
+    if (settings[QStringLiteral("quantizer")].toString() == QLatin1String(kQuantizers[i]))
+      quantizer_ = static_cast<Quantizer>(i);
+  quantizer_box_->setCurrentIndex(static_cast<int>(quantizer_));
   top_box_->setValue(settings[QStringLiteral("top")].toInt(8));
   if (tensor != tensor_) {
     tensor_ = tensor;
     tensor_box_->setCurrentIndex(tensor_box_->findData(tensor_));
   }
   refreshMap();
+  if (detail_a_ || detail_b_) refreshDetail();
   refreshRanking();
 }
 

@@ -5,6 +5,7 @@
 
 #include "analysis/outliers.h"
 #include "widgets/views/heatmap_view.h"
+#include "widgets/views/kv_overlay_marks.h"
 
 class QSpinBox;
 class QSplitter;
@@ -17,17 +18,30 @@ struct OutlierSide {
   std::vector<analysis::ChannelStats> layers;
 };
 
+/// What a variant's quantizer does to the shown layer.
+struct QuantizerOverlay {
+  QString label;   ///< of the variant; empty: none is shown
+  QString why;     ///< why there is no overlay
+  QString tensor;  ///< that the method quantizes: key, key_pre_rope or value
+  KvOverlayPtr overlay;
+  analysis::ChannelReach reach;
+};
+
 /// Outlier channels: channel by layer map, ranked channels with a threshold, channel by token detail, and whether the
 /// same channels stand out in every layer.
 class OutlierView : public HeatmapView {
   Q_OBJECT
  public:
+  enum class Quantizer { None, AsTheyLie, InItsOrder };
   explicit OutlierView(SelectionHub& hub, QWidget* parent = nullptr);
 
   void setChannels(OutlierSide a, OutlierSide b, qint64 headDim);
   /// |x| of one layer, tokens down, channels across.
   void setDetail(int layer, PyramidPtr a, PyramidPtr b);
   void setDetailPlaceholder(const QString& why);
+  void setQuantizer(QuantizerOverlay quantizer);
+  Quantizer quantizer() const { return quantizer_; }
+  void setQuantizerShown(Quantizer shown);
   void setTokens(const QStringList& tokens) { tokens_ = tokens; }
   void setTensors(const QStringList& available);  ///< of key, key_pre_rope, value, q_proj, o_proj, gate_proj, down_proj
 
@@ -39,6 +53,7 @@ class OutlierView : public HeatmapView {
 
  Q_SIGNALS:
   void tensorChosen(const QString& tensor);
+  void quantizerChosen();
 
  protected:
   void selectionApplied() override;
@@ -54,6 +69,11 @@ class OutlierView : public HeatmapView {
   void refreshMap();
   void refreshRanking();
   void refreshGroups();
+  void refreshDetail();
+  bool overlayFits() const;  ///< the overlay is of the shown tensor
+  bool inOrder() const;      ///< columns stand in the method's order
+  qint64 channelAt(qint64 column) const;
+  qint64 columnOf(qint64 channel) const;
   QString channelText(qint64 channel) const;
   QString describe(const HeatmapCanvas* canvas, Cell cell) const;
 
@@ -67,8 +87,12 @@ class OutlierView : public HeatmapView {
   QComboBox* tensor_box_ = nullptr;
   QComboBox* stat_box_ = nullptr;
   QComboBox* group_box_ = nullptr;
+  QComboBox* quantizer_box_ = nullptr;
   QSpinBox* top_box_ = nullptr;
   OutlierSide a_, b_;
+  PyramidPtr detail_a_, detail_b_;
+  QuantizerOverlay overlay_;
+  Quantizer quantizer_ = Quantizer::None;
   analysis::ChannelRanking rank_a_, rank_b_;
   QStringList tokens_;
   QString tensor_ = QStringLiteral("key");
