@@ -9,6 +9,7 @@
 namespace qs {
 
 class CaptureReader;
+class Workbench;
 
 /// What the inspector shows of one layer tensor: statistics of the original, and the self-check of two KV setups.
 struct InspectionRequest {
@@ -19,6 +20,7 @@ struct InspectionRequest {
 struct InspectionRow {
   std::string name;
   std::optional<double> a, b;
+  std::string help = {};  ///< what it says, where the name does not
 };
 struct Inspection {
   std::vector<InspectionRow> rows;
@@ -26,8 +28,10 @@ struct Inspection {
       warning;  ///< reconstruction and functional error that rank A and B differently, or a self-check's complaint
 };
 
-/// @throws Error as apply_to_capture
-Inspection inspect_tensor(CaptureReader& capture, const InspectionRequest& request, const JobContext& job);
+/// Calibrated setups take the calibration that the workbench remembers. Rows that are 0 on both sides are left out of
+/// the bytes by part. @throws Error as apply_to_capture
+Inspection inspect_tensor(const Workbench& workbench, CaptureReader& capture, const InspectionRequest& request,
+                          const JobContext& job);
 
 /// Bits a cached element costs at `tokens` tokens by the formula, mean over the layers; 16 for an empty line.
 double kv_effective_bits(const std::string& kv, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,

@@ -30,12 +30,24 @@ QLabel* heading(const QString& text, QWidget* parent) {
   return label;
 }
 
+/// The statistics with a tool tip for each row.
+class StatisticsModel : public PlainTableModel {
+ public:
+  using PlainTableModel::PlainTableModel;
+  QStringList helps;
+  QVariant data(const QModelIndex& index, int role) const override {
+    if (role != Qt::ToolTipRole) return PlainTableModel::data(index, role);
+    const QString help = helps.value(index.row());
+    return help.isEmpty() ? QVariant() : QVariant(help);
+  }
+};
+
 }  // namespace
 
 InspectorDock::InspectorDock(Workbench& workbench, QWidget* parent)
     : QDockWidget(tr("Inspector"), parent),
       workbench_(workbench),
-      statistics_(new PlainTableModel(this)),
+      statistics_(new StatisticsModel(this)),
       methods_(all_methods()) {
   setObjectName(QStringLiteral("dock.inspector"));
   auto* scroll = new QScrollArea(this);
@@ -94,7 +106,7 @@ InspectorDock::InspectorDock(Workbench& workbench, QWidget* parent)
   table->setShowGrid(false);
   table->setAlternatingRowColors(true);
   table->setTabKeyNavigation(false);
-  table->setFixedHeight(13 * (table->fontMetrics().height() + 4) + 8);
+  table->setFixedHeight(16 * (table->fontMetrics().height() + 4) + 8);
   column->addWidget(table);
   note_ = new QLabel(content);
   note_->setWordWrap(true);
@@ -204,18 +216,21 @@ void InspectorDock::requestStatistics() {
   job_ = workbench_.jobs().compute(
       tr("Statistics of layer %1").arg(s.layer), QStringLiteral("inspector"), JobLane::Interactive,
       [this, id = s.captureA, what](const JobContext& job) {
-        return inspect_tensor(*workbench_.openCapture(id, job), what, job);
+        return inspect_tensor(workbench_, *workbench_.openCapture(id, job), what, job);
       },
       this,
       [this, request](Inspection result) {
         if (request != request_) return;
         QVector<PlainTableModel::Row> rows;
+        QStringList helps;
         for (const InspectionRow& row : result.rows) {
+          helps << QString::fromStdString(row.help);
           const auto cell = [](const std::optional<double>& value) {
             return value ? QVariant(QString::number(*value, 'g', 4)) : QVariant(QStringLiteral("-"));
           };
           rows.append({QString::fromStdString(row.name), cell(row.a), cell(row.b)});
         }
+        static_cast<StatisticsModel*>(statistics_)->helps = helps;
         statistics_->setTable({tr("Measure"), tr("A"), tr("B")}, rows);
         // The numbers keep their width; the names give way.
         auto* header = findChild<QTableView*>(QStringLiteral("statistics"))->horizontalHeader();
