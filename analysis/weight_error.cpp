@@ -196,6 +196,20 @@ std::vector<float> binary_levels(std::span<const float> alphas, double offset) {
   return levels;
 }
 
+TensorView binary_plane(const LinearGrid& grid, int plane) {
+  if (grid.kind != LinearGrid::Kind::Binary || !grid.signs || plane < 0 || plane >= grid.bits) return {};
+  std::vector<float> values(static_cast<std::size_t>(grid.out_features * grid.in_features));
+  for (std::int64_t i = 0; i < grid.out_features; ++i) {
+    for (std::int64_t j = 0; j < grid.in_features; ++j) {
+      const auto at = static_cast<std::size_t>(i * grid.in_features + j);
+      const std::int64_t group = grid.group_of[static_cast<std::size_t>(j)];
+      const float alpha = grid.alpha.data[(i * grid.groups + group) * grid.bits + plane];
+      values[at] = (*grid.signs)[at] >> plane & 1 ? alpha : -alpha;
+    }
+  }
+  return TensorView::own(std::move(values), {grid.out_features, grid.in_features});
+}
+
 std::vector<float> distinct_levels(std::span<const float> values, std::size_t most) {
   std::vector<float> levels(values.begin(), values.end());
   std::erase_if(levels, [](float value) { return !std::isfinite(value); });

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/types/linear_grid.h"
 #include "backend/types/tensor_view.h"
 
 namespace qs::analysis {
@@ -76,6 +77,9 @@ MaskShares mask_shares(const TensorView& mask);
 std::vector<float> affine_levels(double scale, double zero_point, int bits);
 /// The sums of +-alpha_k, plus offset: 2^planes levels in ascending order. @param alphas  at most 12
 std::vector<float> binary_levels(std::span<const float> alphas, double offset);
+/// What plane k adds to a weight of a binary grid: +-alpha, [out_features, in_features]. Empty for another grid, a
+/// plane that is not there or signs that are not at hand.
+TensorView binary_plane(const LinearGrid& grid, int plane);
 /// The distinct values of `values` in ascending order, at most `most` of them; more: empty.
 std::vector<float> distinct_levels(std::span<const float> values, std::size_t most);
 
