@@ -51,6 +51,7 @@ void add_apply(CLI::App& app, Cli& cli);
 void add_eval(CLI::App& app, Cli& cli);
 void add_alpha_sweep(CLI::App& app, Cli& cli);
 void add_auto(CLI::App& app, Cli& cli);
+void add_solve(CLI::App& app, Cli& cli);
 void add_generate(CLI::App& app, Cli& cli);
 void add_quantize(CLI::App& app, Cli& cli);
 void add_verify(CLI::App& app, Cli& cli);

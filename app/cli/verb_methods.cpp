@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "app/cli/cli.h"
+#include "backend/evaluation/published_numbers.h"
 #include "backend/method_registry.h"
 
 namespace qs::cli {
@@ -51,6 +52,37 @@ Json method_json(const MethodInfo& method) {
     json["presets"].push_back({{"label", preset.label}, {"params", params}, {"source", preset.source}});
   }
   return json;
+}
+
+Json published_json(const PublishedNumber& number) {
+  const auto optional = [](const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); };
+  return {{"label", number.label},
+          {"setup", number.setup},
+          {"model", number.model},
+          {"metric", number.metric},
+          {"data", number.data},
+          {"value", number.value},
+          {"value_to", optional(number.value_to)},
+          {"qualifier", number.qualifier},
+          {"unit", number.unit},
+          {"full_precision", optional(number.baseline)},
+          {"source", number.source},
+          {"setting", number.setting},
+          {"note", number.note},
+          {"secondary_source", number.secondary}};
+}
+
+std::string published_page(const std::vector<PublishedNumber>& numbers) {
+  if (numbers.empty()) return {};
+  Table table({"published as", "model", "quantity", "value", "full precision", "source"});
+  bool secondary = false;
+  for (const PublishedNumber& number : numbers) {
+    table.row({number.label, number.model, quantity_text(number), value_text(number) + (number.secondary ? " (2)" : ""),
+               number.baseline ? format_value(*number.baseline) : "", number.source});
+    secondary |= number.secondary;
+  }
+  return "\nPublished, measured elsewhere under other protocols; not comparable with numbers of this program:\n\n" +
+         table.text() + (secondary ? "(2) taken from a summary, not checked against the source itself\n" : "");
 }
 
 std::string method_page(const MethodInfo& method) {
@@ -115,10 +147,20 @@ void add_methods(CLI::App& app, Cli& cli) {
       }
       Output output{Json::array(), {}};
       for (const MethodInfo& method : methods) output.json.push_back(method_json(method));
+      std::vector<PublishedNumber> published;
+      if (!options->id.empty()) published = read_published_numbers(resolve_path("sample:published"));
+      const auto published_of = [&](const MethodInfo& method) {
+        return nearest_published(published, method, method.id);
+      };
+      for (std::size_t i = 0; i < methods.size() && !options->id.empty(); ++i) {
+        Json& rows = output.json[i]["published"] = Json::array();
+        for (const PublishedNumber& number : published_of(methods[i])) rows.push_back(published_json(number));
+      }
       if (options->markdown) {
         output.text = markdown(methods);
       } else if (!options->id.empty()) {
-        for (const MethodInfo& method : methods) output.text += method_page(method);
+        for (const MethodInfo& method : methods)
+          output.text += method_page(method) + published_page(published_of(method));
       } else {
         Table table({"id", "family", "method", "paper", "effective bits", "runs here"});
         for (const MethodInfo& method : methods) {

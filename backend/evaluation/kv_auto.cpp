@@ -3,12 +3,19 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
 
 #include "backend/evaluation/cross_entropy.h"
+#include "backend/evaluation/kv_calibration.h"
+#include "backend/evaluation/setup_bits.h"
 #include "backend/evaluation/windows.h"
+#include "backend/formats/json_file.h"
+#include "backend/formats/safe_write.h"
+#include "backend/formats/sha256.h"
 #include "backend/method.h"
 #include "backend/method_registry.h"
 #include "backend/model/cached_attention.h"
@@ -21,51 +28,130 @@ constexpr double kBitStep = 1.0 / 1024.0;
 
 std::string line_of(const Setup& setup) { return format_setup(setup, kv_method_infos()); }
 
-std::string two_digits(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f", value);
-  return text;
+std::shared_ptr<const Variant> variant_with(const std::shared_ptr<const Model>& model,
+                                            const std::optional<Setup>& setup, const KvArtifact* artifact) {
+  return make_variant(model, std::nullopt, setup, nullptr, WeightExecution::Simulated, {}, artifact);
 }
 
-std::shared_ptr<const Variant> variant_with(const std::shared_ptr<const Model>& model,
-                                            const std::optional<Setup>& setup) {
-  return make_variant(model, std::nullopt, setup, nullptr, WeightExecution::Simulated, {});
-}
+/// Divergences that were measured once, in a file that is written whole while the search goes on.
+class Measurements {
+ public:
+  Measurements(const std::filesystem::path& folder, const Model& model) {
+    if (folder.empty()) return;
+    std::error_code failure;
+    std::filesystem::create_directories(folder, failure);
+    path_ = folder / ("kv-auto-" + sha256_hex(model.info().fingerprint).substr(0, 24) + ".json");
+    if (!std::filesystem::exists(path_, failure)) return;
+    try {
+      const nlohmann::json file = parse_json_file(path_);
+      for (const auto& [key, value] : file.items()) {
+        if (value.is_number()) values_[key] = value.get<double>();
+      }
+    } catch (const Error&) {
+      values_.clear();  // measured again
+    }
+  }
+  std::optional<double> find(const std::string& key) const {
+    const auto found = values_.find(key);
+    return found == values_.end() ? std::nullopt : std::optional<double>(found->second);
+  }
+  void add(const std::string& key, double value) {
+    if (path_.empty() || !std::isfinite(value)) return;
+    values_[key] = value;
+    changed_ = true;
+    if (std::chrono::steady_clock::now() - written_ > std::chrono::seconds(2)) write();
+  }
+  /// What cannot be written is measured again by the next search.
+  void write() {
+    if (!changed_) return;
+    try {
+      write_file_safely(path_, nlohmann::json(values_).dump());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::Io) throw;
+    }
+    changed_ = false;
+    written_ = std::chrono::steady_clock::now();
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::map<std::string, double> values_;
+  bool changed_ = false;
+  std::chrono::steady_clock::time_point written_ = std::chrono::steady_clock::now();
+};
 
 /// Mean divergence over windows, whose full-precision logits are made one at a time.
 class Divergence {
  public:
-  Divergence(std::shared_ptr<const Model> model, KvMode mode) : model_(std::move(model)), mode_(mode) {
-    reference_ = variant_with(model_, std::nullopt);
+  Divergence(std::shared_ptr<const Model> model, const KvArtifact* artifact, KvMode mode, Measurements& measurements)
+      : model_(std::move(model)), artifact_(artifact), mode_(mode), measurements_(measurements) {
+    reference_ = variant_with(model_, std::nullopt, nullptr);
   }
 
   /// @return mean KL of each setup
   std::vector<double> of(const std::vector<Setup>& setups, const std::vector<std::vector<std::int64_t>>& windows,
-                         std::string_view step, const JobContext& job) const {
+                         std::string_view step, const JobContext& job) {
+    try {
+      return measure(setups, windows, step, job);
+    } catch (...) {
+      measurements_.write();
+      throw;
+    }
+  }
+
+  std::int64_t measured() const { return measured_; }
+  std::int64_t remembered() const { return remembered_; }
+
+ private:
+  std::vector<double> measure(const std::vector<Setup>& setups, const std::vector<std::vector<std::int64_t>>& windows,
+                              std::string_view step, const JobContext& job) {
     std::vector<double> sums(setups.size(), 0.0);
-    const auto total = static_cast<std::int64_t>(windows.size() * (setups.size() + 1));
+    const auto total = static_cast<std::int64_t>(windows.size() * setups.size());
     std::int64_t done = 0;
-    const auto logits_of = [&](const Variant& variant, const std::vector<std::int64_t>& ids) {
-      job.checkpoint(done, total, step);
-      ++done;
-      return window_logits(variant, ids, mode_, job.quiet());
-    };
     for (const std::vector<std::int64_t>& ids : windows) {
-      const at::Tensor expected = logits_of(*reference_, ids);
-      for (std::size_t i = 0; i < setups.size(); ++i) {
-        const at::Tensor logits = logits_of(*variant_with(model_, setups[i]), ids);
-        sums[i] += score_window(logits, expected, ids).kl;
+      at::Tensor expected;
+      const std::string place = place_of(ids);
+      for (std::size_t i = 0; i < setups.size(); ++i, ++done) {
+        job.checkpoint(done, total, step);
+        const bool calibrated = needs_kv_calibration(setups[i]);
+        const std::string key = sha256_hex(place + line_of(setups[i]) + (calibrated ? calibration_key() : ""));
+        if (const std::optional<double> known = measurements_.find(key)) {
+          sums[i] += *known;
+          ++remembered_;
+          continue;
+        }
+        if (!expected.defined()) expected = window_logits(*reference_, ids, mode_, job.quiet());
+        const auto variant = variant_with(model_, setups[i], calibrated ? artifact_ : nullptr);
+        const double kl = score_window(window_logits(*variant, ids, mode_, job.quiet()), expected, ids).kl;
+        sums[i] += kl;
+        ++measured_;
+        measurements_.add(key, kl);
       }
     }
     job.checkpoint(total, total, step);
+    measurements_.write();
     for (double& sum : sums) sum /= static_cast<double>(windows.size());
     return sums;
   }
 
- private:
+  /// Everything but the setup that changes the divergence on these tokens.
+  std::string place_of(const std::vector<std::int64_t>& ids) const {
+    std::string place = QUANTOSCOPE_VERSION "\n" + model_->info().fingerprint + "\n" + model_->options().dtype + "\n" +
+                        model_->options().device + "\n" + kv_mode_id(mode_) + "\n";
+    for (const std::int64_t id : ids) place += std::to_string(id) + " ";
+    return place + "\n";
+  }
+  std::string calibration_key() const {
+    return "\n" + artifact_->setup + "\n" + artifact_->source_sha256 + "\n" + std::to_string(artifact_->seed) + "\n" +
+           std::to_string(artifact_->tokens);
+  }
+
   std::shared_ptr<const Model> model_;
+  const KvArtifact* artifact_;
   std::shared_ptr<const Variant> reference_;
   KvMode mode_;
+  Measurements& measurements_;
+  std::int64_t measured_ = 0, remembered_ = 0;
 };
 
 /// Only one layer under `setup`.
@@ -77,18 +163,42 @@ Setup alone(const Setup& setup, std::int64_t layer) {
   return whole;
 }
 
-void check_candidates(const KvAutoRequest& request, const Model& model) {
+/// The candidates as plans of the model, and the calibration that some of them share.
+struct Candidates {
+  std::optional<KvArtifact> artifact;
+  std::vector<std::shared_ptr<const KvPlan>> plans;
+};
+
+Candidates prepared(const std::shared_ptr<const Model>& model, const KvAutoRequest& request, const JobContext& job) {
   if (request.candidates.empty())
     throw Error(ErrorCode::InvalidArgument, "A search needs at least one candidate setup.");
+  const ArchitectureSpec& spec = model->spec();
+  Candidates result;
+  std::string calibrated_line;
   for (const Setup& candidate : request.candidates) {
     if (!candidate.layers.empty())
       throw Error(ErrorCode::InvalidArgument, "A candidate must be a setup of one layer, not a per-layer setup.");
-    if (const Setup* calibrated = calibrated_kv_part(candidate))
-      throw Error(ErrorCode::InvalidArgument, "The candidate '" + calibrated->method +
-                                                  "' needs a calibration; the search takes methods without one.");
-    for (std::int64_t layer = 0; layer < model.spec().layers; ++layer)
-      make_kv_method(candidate)->check_fits(cache_shape(model.spec(), layer));
+    for (std::int64_t layer = 0; layer < spec.layers; ++layer)
+      make_kv_method(candidate)->check_fits(cache_shape(spec, layer));
+    const bool calibrated = needs_kv_calibration(candidate);
+    if (calibrated && !result.artifact) {
+      const EvalText& text = request.calibration.text.empty() ? request.evaluation.text : request.calibration;
+      result.artifact = request.folder.empty()
+                            ? calibrate_kv(*model, candidate, {.text = text}, job)
+                            : remembered_kv_calibration(*model, candidate, {.text = text}, request.folder, job);
+      calibrated_line = line_of(candidate);
+    }
+    try {
+      result.plans.push_back(make_kv_plan(candidate, spec.layers, calibrated ? &*result.artifact : nullptr));
+    } catch (const Error& error) {
+      if (!calibrated || line_of(candidate) == calibrated_line) throw;
+      throw Error(ErrorCode::InvalidArgument,
+                  "The candidates '" + calibrated_line + "' and '" + line_of(candidate) +
+                      "' need different calibrations, and a setup holds one. Keep one of them.",
+                  error.what());
+    }
   }
+  return result;
 }
 
 double mean(const std::vector<double>& values) {
@@ -129,9 +239,9 @@ std::vector<std::size_t> cheapest_within(const std::vector<std::vector<double>>&
     double least = 0.0;
     for (const std::vector<double>& row : bits) least += *std::min_element(row.begin(), row.end());
     const auto per_layer = static_cast<double>(std::max<std::size_t>(1, layers));
-    throw Error(ErrorCode::InvalidArgument, "A budget of " + two_digits(budget / per_layer) +
+    throw Error(ErrorCode::InvalidArgument, "A budget of " + bits_text(budget / per_layer) +
                                                 " bits cannot be met: the smallest candidates need " +
-                                                two_digits(std::ceil(100.0 * least / per_layer) / 100.0) +
+                                                bits_text(std::ceil(100.0 * least / per_layer) / 100.0) +
                                                 ". Raise the budget or add a candidate with fewer bits.");
   }
   std::vector<std::size_t> choice(layers);
@@ -159,9 +269,16 @@ Setup assembled_setup(const std::vector<Setup>& candidates, const std::vector<st
   return plain;
 }
 
-KvAutoResult choose_kv_setups(std::shared_ptr<const Model> model, const KvAutoRequest& request, const JobContext& job) {
+double bits_of_bytes_a_token(const ArchitectureSpec& spec, double bytes) {
+  return 8.0 * bytes / static_cast<double>(bits_shape(spec, 1).cached_elements_per_token());
+}
+
+KvAutoResult choose_kv_setups(std::shared_ptr<const Model> model, const KvAutoRequest& request,
+                              const JobContext& all_work) {
+  // Calibrations may need gradients, so they come before inference mode.
+  const Candidates candidates = prepared(model, request, all_work.part(0.0, 0.1));
+  const JobContext job = candidates.artifact ? all_work.part(0.1, 1.0) : all_work;
   const at::InferenceMode no_grad;
-  check_candidates(request, *model);
   const std::int64_t layers = model->spec().layers;
   EvalRequest twice = request.evaluation;
   twice.windows *= 2;
@@ -181,20 +298,27 @@ KvAutoResult choose_kv_setups(std::shared_ptr<const Model> model, const KvAutoRe
   if (check.empty()) check = windows;
   result.check_windows = static_cast<std::int64_t>(check.size());
 
+  result.budget_tokens = request.budget_tokens > 0 ? request.budget_tokens : result.window;
+  result.elements_a_token = bits_shape(model->spec(), 1).cached_elements_per_token();
+  if (candidates.artifact) result.calibration = candidates.artifact->source;
+
   const std::size_t count = request.candidates.size();
   std::vector<std::vector<double>> bits, cost;
   std::vector<Setup> singles;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     std::vector<double>& row = bits.emplace_back();
-    for (const Setup& candidate : request.candidates) {
-      row.push_back(make_kv_method(candidate)->effective_bits(cache_shape(model->spec(), layer), result.window));
-      singles.push_back(alone(candidate, layer));
+    for (std::size_t i = 0; i < count; ++i) {
+      const CacheShape shape = cache_shape(model->spec(), layer);
+      row.push_back(candidates.plans[i]->layer(layer).effective_bits(shape, result.budget_tokens));
+      singles.push_back(alone(request.candidates[i], layer));
     }
   }
   const double budget = request.budget_bits * static_cast<double>(layers);
   cheapest_within(bits, bits, budget);  // says at once when the budget cannot be met
 
-  const Divergence divergence(model, request.evaluation.kv_mode);
+  Measurements measurements(request.folder, *model);
+  Divergence divergence(model, candidates.artifact ? &*candidates.artifact : nullptr, request.evaluation.kv_mode,
+                        measurements);
   const double searched = static_cast<double>(singles.size() * windows.size());
   const double share = searched / (searched + static_cast<double>((count + 1) * check.size()));
   const std::vector<double> kl = divergence.of(singles, windows, "Each layer alone", job.part(0.0, share));
@@ -231,6 +355,8 @@ KvAutoResult choose_kv_setups(std::shared_ptr<const Model> model, const KvAutoRe
   result.setup = line_of(assembled);
   result.bits = mean(chosen_bits);
   result.measured_kl = whole_kl.back();
+  result.measured = divergence.measured();
+  result.remembered = divergence.remembered();
   result.better = result.best_uniform.empty() || result.measured_kl <= result.uniform_kl;
   return result;
 }

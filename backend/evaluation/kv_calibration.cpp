@@ -75,14 +75,20 @@ KvArtifact calibrate_kv(const Model& model, const Setup& whole_setup, const KvCa
   return artifact;
 }
 
-KvArtifact remembered_kv_calibration(const Model& model, const Setup& whole_setup, const KvCalibrationRequest& request,
-                                     const std::filesystem::path& folder, const JobContext& job) {
+std::filesystem::path kv_calibration_file(const Model& model, const Setup& whole_setup,
+                                          const KvCalibrationRequest& request, const std::filesystem::path& folder) {
   const Setup setup = part_to_calibrate(whole_setup);
   const std::string key = model.info().fingerprint + "\n" + format_setup(setup, kv_method_infos()) + "\n" +
                           request.text.sha256 + "\n" + std::to_string(request.windows) + "\n" +
                           std::to_string(request.window) + "\n" + std::to_string(request.seed) + "\n" +
                           QUANTOSCOPE_VERSION;
-  const std::filesystem::path file = folder / (setup.method + "-" + sha256_hex(key).substr(0, 24) + ".h5");
+  return folder / (setup.method + "-" + sha256_hex(key).substr(0, 24) + ".h5");
+}
+
+KvArtifact remembered_kv_calibration(const Model& model, const Setup& whole_setup, const KvCalibrationRequest& request,
+                                     const std::filesystem::path& folder, const JobContext& job) {
+  const Setup setup = part_to_calibrate(whole_setup);
+  const std::filesystem::path file = kv_calibration_file(model, setup, request, folder);
   std::error_code failure;
   if (std::filesystem::exists(file, failure)) {
     try {

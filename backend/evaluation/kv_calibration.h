@@ -26,6 +26,10 @@ std::vector<std::vector<std::int64_t>> draw_windows(const Model& model, const Kv
 KvArtifact calibrate_kv(const Model& model, const Setup& setup, const KvCalibrationRequest& request,
                         const JobContext& job);
 
+/// Where remembered_kv_calibration keeps its result. @param setup  may be a chain or differ from layer to layer
+std::filesystem::path kv_calibration_file(const Model& model, const Setup& setup, const KvCalibrationRequest& request,
+                                          const std::filesystem::path& folder);
+
 /// calibrate_kv, remembered in `folder` by model, setup, text, windows and seed. A remembered file that cannot be read
 /// is made again; one that cannot be written is not remembered.
 KvArtifact remembered_kv_calibration(const Model& model, const Setup& setup, const KvCalibrationRequest& request,
