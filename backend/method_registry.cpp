@@ -172,11 +172,8 @@ const std::vector<KvMethodEntry>& kv_methods() {
 
 const std::vector<WeightMethodEntry>& weight_methods() {
   static const std::vector<WeightMethodEntry> all = {
-      rtn_weight_method(),
-      gptq_method(),
-      spqr_method(),
-      bcq_method(),
-      smoothquant_method(),
+      rtn_weight_method(),  gptq_method(),      spqr_method(),   bcq_method(),
+      smoothquant_method(), zeroquant_method(), absmax_method(),
   };
   return all;
 }

@@ -155,7 +155,8 @@ GoldenOutput run_golden_text_rules(const GoldenCase& golden) {
       {"stderr_mean", check_standard_error}};
   GoldenOutput output;
   Checks checks(output);
-  for (const auto& [name, expected] : json::parse(file).items()) {
+  const json sections = json::parse(file);
+  for (const auto& [name, expected] : sections.items()) {
     const auto rule = rules.find(name);
     if (rule != rules.end())
       rule->second(expected, checks);

@@ -17,5 +17,7 @@ WeightMethodEntry gptq_method();         // gptq_method.cpp
 WeightMethodEntry rtn_weight_method();   // rtn_weight.cpp
 WeightMethodEntry smoothquant_method();  // smoothquant.cpp
 WeightMethodEntry spqr_method();         // spqr_method.cpp
+WeightMethodEntry absmax_method();       // absmax_method.cpp
+WeightMethodEntry zeroquant_method();    // zeroquant_method.cpp
 
 }  // namespace qs

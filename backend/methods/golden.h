@@ -48,10 +48,11 @@ std::vector<GoldenRunner> golden_kv_runners();      ///< one a method: golden_kv
 std::vector<GoldenRunner> golden_weight_runners();  ///< rtn (weight family), smoothquant, stats: golden_weights.cpp
 
 // Runners that have a file of their own.
-GoldenOutput run_golden_gptq(const GoldenCase& golden, const JobContext& job);  ///< golden_gptq.cpp
-GoldenOutput run_golden_spqr(const GoldenCase& golden, const JobContext& job);  ///< golden_spqr.cpp
+GoldenOutput run_golden_gptq(const GoldenCase& golden, const JobContext& job);       ///< golden_gptq.cpp
+GoldenOutput run_golden_spqr(const GoldenCase& golden, const JobContext& job);       ///< golden_spqr.cpp
 GoldenOutput run_golden_bcq(const GoldenCase& golden, const JobContext& job);        ///< golden_bcq.cpp
 GoldenOutput run_golden_lut_gemm(const GoldenCase& golden, const JobContext& job);   ///< golden_bcq.cpp
+GoldenOutput run_golden_zeroquant(const GoldenCase& golden, const JobContext& job);  ///< golden_zeroquant.cpp
 
 /// An input of a case. @throws Error BadFormat naming what the case lacks
 at::Tensor golden_input(const GoldenCase& golden, const std::string& name);

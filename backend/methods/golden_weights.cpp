@@ -165,7 +165,8 @@ std::vector<GoldenRunner> golden_weight_runners() {
           {"gptq", run_golden_gptq},
           {"spqr", run_golden_spqr},
           {"bcq", run_golden_bcq},
-          {"lutgemm", run_golden_lut_gemm}};
+          {"lutgemm", run_golden_lut_gemm},
+          {"zeroquant", run_golden_zeroquant}};
 }
 
 }  // namespace qs
