@@ -86,6 +86,41 @@ WeightErrorMap weight_error_map(const TensorView& original, const TensorView& qu
   return map;
 }
 
+WeightHistogram weight_histogram(std::span<const float> original, std::span<const float> quantized, int bins) {
+  if (bins < 1) throw Error(ErrorCode::InvalidArgument, "A histogram needs at least one bin.");
+  WeightHistogram result;
+  result.count = static_cast<std::int64_t>(original.size());
+  double low = std::numeric_limits<double>::infinity(), high = -low;
+  for (const std::span<const float> values : {original, quantized}) {
+    for (const float value : values) {
+      if (!std::isfinite(value)) continue;
+      low = std::min<double>(low, value);
+      high = std::max<double>(high, value);
+    }
+  }
+  if (!(low <= high)) return result;
+  if (low == high) {
+    const double pad = std::max(1e-6, std::abs(low) * 0.5);
+    low -= pad;
+    high += pad;
+  }
+  result.low = low;
+  result.high = high;
+  const double per_bin = bins / (high - low);
+  const auto counted = [&](std::span<const float> values) {
+    std::vector<std::int64_t> counts(static_cast<std::size_t>(bins));
+    for (const float value : values) {
+      if (!std::isfinite(value)) continue;
+      const auto bin = static_cast<std::int64_t>((value - low) * per_bin);
+      ++counts[static_cast<std::size_t>(std::clamp<std::int64_t>(bin, 0, bins - 1))];
+    }
+    return counts;
+  };
+  result.original = counted(original);
+  result.quantized = counted(quantized);
+  return result;
+}
+
 const char* weight_metric_id(WeightMetric metric) {
   static const char* const kIds[] = {"relative_error", "sqnr_db",        "loss_ratio",
                                      "max_abs_error",  "effective_bits", "output_error"};

@@ -34,6 +34,16 @@ struct WeightErrorMap {
 };
 WeightErrorMap weight_error_map(const TensorView& original, const TensorView& quantized);
 
+/// Counts of original and quantized values in the same bins, which split low..high evenly; what is not finite is in
+/// none.
+struct WeightHistogram {
+  double low = 0.0, high = 0.0;
+  std::vector<std::int64_t> original, quantized;
+  std::int64_t count = 0;  ///< of original values
+};
+/// @param bins  at least 1
+WeightHistogram weight_histogram(std::span<const float> original, std::span<const float> quantized, int bins);
+
 /// What a heatmap layer x linear can be coloured by.
 enum class WeightMetric { RelativeError, SqnrDb, LossRatio, MaxAbsError, EffectiveBits, OutputError };
 inline constexpr int kWeightMetrics = 6;

@@ -138,6 +138,18 @@ class WeightErrorTest : public QObject {
     QVERIFY(analysis::binary_plane(grid, 2).empty());
   }
 
+  void bothHistogramsShareTheirBins() {
+    const std::vector<float> w = {0.0f, 0.1f, 0.9f, std::numeric_limits<float>::quiet_NaN()},
+                             q = {0.0f, 0.0f, 1.0f, 0.5f};
+    const analysis::WeightHistogram h = analysis::weight_histogram(w, q, 2);
+    QCOMPARE(h.low, 0.0);
+    QCOMPARE(h.high, 1.0);
+    QCOMPARE(h.count, std::int64_t{4});
+    QCOMPARE(h.original, (std::vector<std::int64_t>{2, 1}));
+    QCOMPARE(h.quantized, (std::vector<std::int64_t>{2, 2}));
+    QVERIFY(analysis::weight_histogram({}, {}, 2).original.empty());
+  }
+
   void distinctLevelsGiveUpOnRowsOfTheirOwnValues() {
     const std::vector<float> values = {1, 2, 1, 3};
     QCOMPARE(analysis::distinct_levels(values, 3), (std::vector<float>{1, 2, 3}));
