@@ -50,6 +50,7 @@ void add_calibrate(CLI::App& app, Cli& cli);
 void add_apply(CLI::App& app, Cli& cli);
 void add_eval(CLI::App& app, Cli& cli);
 void add_alpha_sweep(CLI::App& app, Cli& cli);
+void add_layers(CLI::App& app, Cli& cli);
 void add_auto(CLI::App& app, Cli& cli);
 void add_solve(CLI::App& app, Cli& cli);
 void add_generate(CLI::App& app, Cli& cli);

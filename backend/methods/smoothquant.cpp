@@ -102,6 +102,9 @@ double SmoothQuant::search_alpha(const PairView& view, const WeightContext& cont
     progress.layer = view.layer;
     progress.linear = pair_name(*view.pair, view.layer);
     progress.loss = progress.rtn_loss = std::numeric_limits<double>::quiet_NaN();
+    progress.tokens = calibrated_rows(*context.calibration, *view.pair, view.layer).size(0);
+    progress.effective_bits =
+        quantizers.weights.effective_bits(view.weights.front().size(0), view.weights.front().size(1));
     char note[96];
     std::snprintf(note, sizeof note, "alpha %.2f, mean squared error of the outputs %.4g.", best, least);
     progress.notes.emplace_back(note);
