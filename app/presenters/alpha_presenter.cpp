@@ -7,6 +7,7 @@
 
 #include "backend/evaluation/alpha_sweep.h"
 #include "backend/method.h"
+#include "backend/method_registry.h"
 #include "backend/storage/capture_reader.h"
 #include "backend/types/error.h"
 #include "widgets/views/alpha_sweep_view.h"
@@ -40,9 +41,36 @@ std::vector<double> united(std::vector<double> alphas, const AlphaSweepResult& k
 
 }  // namespace
 
+QString with_layer_alphas(const QString& line, const std::vector<double>& alphas) {
+  const auto setup = parse_weight_setup(line.toStdString());
+  std::vector<std::pair<std::string, std::string>> lines;  // setup line, layers "0,3,4"
+  for (std::size_t layer = 0; layer < alphas.size(); ++layer) {
+    Setup own = setup ? setup_of_layer(*setup, static_cast<std::int64_t>(layer)) : Setup{"smoothquant", {}};
+    own.range = {};
+    if (!std::isnan(alphas[layer])) {
+      const auto alpha = own.params.find("alpha");
+      if (own.method != "smoothquant" || alpha == own.params.end())
+        throw Error(ErrorCode::InvalidArgument, "Layer " + std::to_string(layer) + " of '" + line.toStdString() +
+                                                    "' is not smoothed, so that it has no alpha.");
+      alpha->second = alphas[layer];
+    }
+    const std::string text = own.method == "none" ? own.method : format_setup(own, weight_method_infos());
+    const auto known = std::find_if(lines.begin(), lines.end(), [&](const auto& entry) { return entry.first == text; });
+    if (known == lines.end())
+      lines.emplace_back(text, std::to_string(layer));
+    else
+      known->second += "," + std::to_string(layer);
+  }
+  if (lines.size() == 1) return QString::fromStdString(lines.front().first);
+  std::string joined = "layers:";
+  for (const auto& [text, layers] : lines) joined += (joined.back() == ':' ? "" : ";") + layers + "=" + text;
+  return QString::fromStdString(format_setup(*parse_weight_setup(joined), weight_method_infos()));
+}
+
 AlphaPresenter::AlphaPresenter(Workbench& workbench, AlphaSweepView& view) : workbench_(workbench), view_(view) {
   connect(&view_, &AlphaSweepView::sweepRequested, this, [this](bool modelMode) { sweep(grid(), modelMode); });
   connect(&view_, &AlphaSweepView::pointsRequested, this, &AlphaPresenter::sweep);
+  connect(&view_, &AlphaSweepView::layerAlphasRequested, this, &AlphaPresenter::useAlphas);
   connect(&view_, &ViewBase::cancelRequested, this, [this] {
     if (job_) workbench_.jobs().cancel(job_);
   });
@@ -140,6 +168,40 @@ void AlphaPresenter::showKnown() {
   }
   view_.setResult(*known);
   provenance(view_.modelMode());
+}
+
+void AlphaPresenter::useAlphas(const std::vector<double>& alphas) {
+  const auto capture = workbench_.captureEntry(capture_);
+  if (!capture) return;
+  // What is changed: the chosen SmoothQuant plan, else the model's first; its per-layer form keeps its id.
+  std::optional<VariantEntry> from;
+  const Selection chosen = workbench_.selection().selection();
+  for (const VariantEntry& entry : workbench_.session().variants) {
+    if (entry.modelId != capture->modelId || !entry.weights.contains(QLatin1String("smoothquant"))) continue;
+    const bool better =
+        !from || entry.id == chosen.variantB || entry.id == chosen.variantA ||
+        (entry.weights.startsWith(QLatin1String("layers:")) && !from->weights.startsWith(QLatin1String("layers:")));
+    if (better) from = entry;
+  }
+  try {
+    const QString line = with_layer_alphas(from ? from->weights : QStringLiteral("smoothquant"), alphas);
+    if (from && from->weights.startsWith(QLatin1String("layers:"))) {
+      VariantEntry changed = *from;
+      changed.weights = line;
+      workbench_.changeVariant(changed, QStringLiteral("alpha-per-layer"));
+      Q_EMIT workbench_.message(tr("%1: %2").arg(changed.name, line), {});
+    } else {
+      VariantEntry added;
+      added.name = tr("SmoothQuant, alpha per layer · %1").arg(capture->modelId);
+      added.modelId = capture->modelId;
+      added.weights = line;
+      const QString id = workbench_.addVariant(added);
+      workbench_.selection().edit([&](Selection& s) { s.variantB = id; });
+      Q_EMIT workbench_.message(tr("%1: %2").arg(added.name, line), {});
+    }
+  } catch (const Error& error) {
+    Q_EMIT workbench_.failed(QString::fromUtf8(error.what()), QString::fromStdString(error.detail()));
+  }
 }
 
 void AlphaPresenter::sweep(const std::vector<double>& alphas, bool modelMode) {

@@ -12,6 +12,11 @@ namespace qs {
 
 class AlphaSweepView;
 
+/// A SmoothQuant setup line, or one of its per-layer form, with other alphas. @param alphas  one a layer of the model;
+/// NaN keeps the layer's
+/// @throws Error InvalidArgument when a layer that gets an alpha is not smoothed by `line`
+QString with_layer_alphas(const QString& line, const std::vector<double>& alphas);
+
 /// Runs alpha sweeps of the model whose capture is selected, and keeps the finished points of each model.
 class AlphaPresenter : public QObject {
   Q_OBJECT
@@ -22,6 +27,7 @@ class AlphaPresenter : public QObject {
   void follow();  ///< the selected capture, when it became another one
   void sweep(const std::vector<double>& alphas, bool modelMode);
   void showKnown();
+  void useAlphas(const std::vector<double>& alphas);
   QString captureId() const;
   QString resultKey(bool modelMode) const;
   void provenance(bool modelMode);

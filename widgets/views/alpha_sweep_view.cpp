@@ -7,6 +7,7 @@
 #include <QJsonObject>
 #include <QKeyEvent>
 #include <QLabel>
+#include <QMenu>
 #include <QPainter>
 #include <QSlider>
 #include <QToolButton>
@@ -185,6 +186,25 @@ void AlphaSweepView::makeControls() {
   pair_ = combo(QStringLiteral("alpha_pair"), tr("Folded pair"), tr("Norm whose channels the migration plot shows"));
   pair_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
   pair_->setMinimumContentsLength(16);
+  use_ =
+      button(QStringLiteral("alpha_use"), tr("Use for a layer"),
+             tr("Makes a plan of SmoothQuant that has this alpha in the layer of the chosen pair and keeps the others; "
+                "the arrow offers each layer's best alpha of the map"));
+  use_->setPopupMode(QToolButton::MenuButtonPopup);
+  auto* menu = new QMenu(use_);
+  best_ = menu->addAction(tr("Use each layer's best alpha"));
+  best_->setObjectName(QStringLiteral("alpha_use_best"));
+  use_->setMenu(menu);
+  connect(use_, &QToolButton::clicked, this, [this] {
+    const int layer = layerOfPair();
+    if (layer < 0) return;
+    std::vector<double> alphas(static_cast<std::size_t>(layers()), std::numeric_limits<double>::quiet_NaN());
+    if (layer < static_cast<int>(alphas.size())) alphas[static_cast<std::size_t>(layer)] = alpha_;
+    Q_EMIT layerAlphasRequested(alphas);
+  });
+  connect(best_, &QAction::triggered, this, [this] {
+    if (const std::vector<double> alphas = bestAlphas(); !alphas.empty()) Q_EMIT layerAlphasRequested(alphas);
+  });
   mode_->setMinimumWidth(mode_->sizeHint().width());
   scheme_->setSizeAdjustPolicy(QComboBox::AdjustToContents);
 
@@ -230,6 +250,39 @@ bool AlphaSweepView::eventFilter(QObject* watched, QEvent* event) {
     }
   }
   return ViewBase::eventFilter(watched, event);
+}
+
+int AlphaSweepView::layers() const {
+  int count = 0;
+  for (const MigrationInput& input : inputs_) {
+    const QStringList parts = QString::fromStdString(input.pair).split(u'.');
+    if (parts.size() > 1) count = std::max(count, parts[1].toInt() + 1);
+  }
+  return count;
+}
+
+std::vector<double> AlphaSweepView::bestAlphas() const {
+  const int index = scheme_->currentIndex();
+  if (index < 0 || index >= static_cast<int>(result_.schemes.size())) return {};
+  const AlphaScheme& scheme = result_.schemes[static_cast<std::size_t>(index)];
+  std::vector<double> alphas;
+  bool any = false;
+  for (const int best : analysis::argmin_path(
+           analysis::layer_alpha_map(scheme, result_.layers, static_cast<std::int64_t>(result_.pairs.size()), -1))) {
+    any = any || best >= 0;
+    alphas.push_back(best >= 0 ? scheme.points[static_cast<std::size_t>(best)].alpha
+                               : std::numeric_limits<double>::quiet_NaN());
+  }
+  return any ? alphas : std::vector<double>{};
+}
+
+void AlphaSweepView::showUse() {
+  const int layer = layerOfPair();
+  const QString text = layer >= 0 ? tr("Use %1 for layer %2").arg(alpha_, 0, 'f', 2).arg(layer) : tr("Use for a layer");
+  use_->setText(text);
+  use_->setAccessibleName(text);
+  use_->setEnabled(layer >= 0);
+  best_->setEnabled(!bestAlphas().empty());
 }
 
 bool AlphaSweepView::modelMode() const { return mode_->currentIndex() == 1; }
@@ -415,37 +468,35 @@ void AlphaSweepView::showLayers() {
   auto map = analysis::layer_alpha_map(scheme, result_.layers, static_cast<std::int64_t>(result_.pairs.size()), -1);
   auto path = analysis::argmin_path(map);
   layers_->setMap(alphas, std::move(map), std::move(path),
-                  tr("(b) Local error by layer, %1").arg(QString::fromStdString(scheme.label)));
+                  tr("(b) Local error by layer, %1, sum over pairs").arg(QString::fromStdString(scheme.label)));
   layers_->setAlpha(alpha_);
   layers_->setLayer(hub().selection().layer);
+  showUse();
 }
 
 void AlphaSweepView::showMigration() {
+  showUse();
   PlotSpec spec;
-  spec.title = tr("(c) alpha %1").arg(alpha_, 0, 'f', 2);
+  spec.title = tr("(c) Channel maxima at alpha %1").arg(alpha_, 0, 'f', 2);
   spec.x = {tr("channel"), false, 0.0, std::numeric_limits<double>::quiet_NaN(), true};
-  spec.y = {tr("largest magnitude"), true};
+  spec.y = {tr("largest |X|, |W| [raw units]"), true};
   spec.emptyText = tr("Channel maxima come from a capture or a calibration run of the model.");
   if (const MigrationInput* input = pair()) {
     const analysis::Migration moved = analysis::migrate(input->activation_absmax, input->weight_absmax, alpha_);
     spec.x.high = std::max<double>(1.0, static_cast<double>(input->activation_absmax.size()) - 1.0);
-    const auto line = [&](const QString& name, const std::vector<float>& values, bool before, int color) {
+    spec.title += QStringLiteral(" · ") + pair_->currentText();
+    const auto line = [&](const QString& name, const std::vector<float>& values, bool before, int color, float peak) {
       PlotSeries series;
-      series.name = name;
+      series.name = tr("%1, peak %2").arg(name).arg(peak, 0, 'g', 3);
       series.points = peaks(values);
       series.dashed = before;
       series.color = color;
       spec.series.append(series);
     };
-    line(tr("|X| before"), input->activation_absmax, true, 4);
-    line(tr("|X| after"), moved.activation_after, false, 1);
-    line(tr("|W| before"), input->weight_absmax, true, 3);
-    line(tr("|W| after"), moved.weight_after, false, 0);
-    spec.title += tr(": peak |X| %1 → %2, |W| %3 → %4")
-                      .arg(moved.activation_peak_before, 0, 'g', 3)
-                      .arg(moved.activation_peak_after, 0, 'g', 3)
-                      .arg(moved.weight_peak_before, 0, 'g', 3)
-                      .arg(moved.weight_peak_after, 0, 'g', 3);
+    line(tr("|X| before"), input->activation_absmax, true, 4, moved.activation_peak_before);
+    line(tr("|X| after"), moved.activation_after, false, 1, moved.activation_peak_after);
+    line(tr("|W| before"), input->weight_absmax, true, 3, moved.weight_peak_before);
+    line(tr("|W| after"), moved.weight_after, false, 0, moved.weight_peak_after);
   }
   migration_->setSpec(std::move(spec));
 }
@@ -460,9 +511,10 @@ void AlphaSweepView::showBalance() {
   }
   spec.title = tr("(d) Difficulty balance, W%1A%2").arg(bits_w).arg(bits_a);
   spec.x = {tr("alpha"), false, 0.0, 1.0};
-  spec.y = {tr("relative error bound"), true};
+  spec.y = {tr("relative output error, bound"), true};
   spec.emptyText = tr("Channel maxima come from a capture or a calibration run of the model.");
   if (const MigrationInput* input = pair()) {
+    spec.title += QStringLiteral(" · ") + pair_->currentText();
     PlotSeries x, w, both;
     x.name = tr("from rounding X");
     w.name = tr("from rounding W");

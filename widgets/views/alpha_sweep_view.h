@@ -7,6 +7,7 @@
 #include "widgets/plot_view.h"
 #include "widgets/view_base.h"
 
+class QAction;
 class QComboBox;
 class QDoubleSpinBox;
 class QGridLayout;
@@ -55,6 +56,8 @@ class AlphaSweepView : public ViewBase {
   void sweepRequested(bool modelMode);  ///< the default grid; true: perplexity, false: layer error
   void pointsRequested(const std::vector<double>& alphas, bool modelMode);
   void alphaChanged(double alpha);
+  /// A plan with an alpha of its own in each of these layers; NaN keeps a layer's.
+  void layerAlphasRequested(const std::vector<double>& alphas);
 
  protected:
   bool eventFilter(QObject* watched, QEvent* event) override;
@@ -66,8 +69,11 @@ class AlphaSweepView : public ViewBase {
   void showLayers();
   void showMigration();
   void showBalance();
+  void showUse();
   const MigrationInput* pair() const;
   int layerOfPair() const;
+  int layers() const;                      ///< of the model, from its pairs
+  std::vector<double> bestAlphas() const;  ///< of each layer in the map; empty before a point is finished
 
   AlphaSweepResult result_;
   std::vector<MigrationInput> inputs_;
@@ -77,7 +83,8 @@ class AlphaSweepView : public ViewBase {
   QComboBox *mode_, *scheme_, *pair_;
   QSlider* slider_;
   QDoubleSpinBox* value_;
-  QToolButton *run_, *add_, *refine_, *cancel_;
+  QToolButton *run_, *add_, *refine_, *cancel_, *use_;
+  QAction* best_;
   QLabel* warning_;
   QGridLayout* grid_ = nullptr;
   PlotView *sweep_, *migration_, *balance_;
