@@ -4,6 +4,7 @@
 
 #include "backend/methods/absmax.h"
 #include "backend/methods/declared_methods.h"
+#include "backend/methods/measured_bits.h"
 #include "backend/methods/rtn_weight.h"
 #include "backend/model/model.h"
 #include "backend/types/error.h"
@@ -97,6 +98,9 @@ DecoderWeights AbsmaxMethod::apply(const Model& model, const WeightContext& cont
     if (quantizes(slot.kind)) *slot.op = quantize(slot, context.execution, weights.compute_type);
   }
   job.checkpoint(count, count, "Quantizing weights");
+  weights.measured_bits = mean_bits_kept_as_floats(model, weights, context, [this](const LinearSlot& slot) {
+    return quantizes(slot.kind) ? effective_bits((*slot.op)->out_features(), (*slot.op)->in_features()) : 16.0;
+  });
   return weights;
 }
 

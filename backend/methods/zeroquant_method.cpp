@@ -10,6 +10,7 @@
 #include "backend/methods/declared_methods.h"
 #include "backend/methods/layerwise_params.h"
 #include "backend/methods/lkd_run.h"
+#include "backend/methods/measured_bits.h"
 #include "backend/methods/rtn_weight.h"
 #include "backend/methods/weight_codes.h"
 #include "backend/methods/zeroquant_linear.h"
@@ -142,8 +143,7 @@ std::set<std::int64_t> ZeroQuant::distilled_layers(std::int64_t layers, const We
 }
 
 DecoderWeights ZeroQuant::apply(const Model& model, const WeightContext& context, const JobContext& job) const {
-  DecoderWeights before = context.weights ? *context.weights : model.weights();
-  DecoderWeights weights = before;
+  DecoderWeights weights = context.weights ? *context.weights : model.weights();
   const auto layers = static_cast<std::int64_t>(weights.blocks.size());
   const std::set<std::int64_t> distilled = distilled_layers(layers, context);
   const std::vector<LinearSlot> slots = linear_slots(weights);
@@ -175,22 +175,10 @@ DecoderWeights ZeroQuant::apply(const Model& model, const WeightContext& context
                                      linear.bias(), tokens_, context.execution, weights.compute_type);
   }
   rest.checkpoint(total, total, "Quantizing weights");
-  weights.measured_bits = bits_kept_as_floats(before, weights);
+  weights.measured_bits = mean_bits_kept_as_floats(model, weights, context, [this](const LinearSlot& slot) {
+    return weight_quantizer(slot.kind).effective_bits((*slot.op)->out_features(), (*slot.op)->in_features());
+  });
   return weights;
-}
-
-double ZeroQuant::bits_kept_as_floats(DecoderWeights& before, DecoderWeights& after) const {
-  const std::vector<LinearSlot> old = linear_slots(before), now = linear_slots(after);
-  double bits = 0.0, elements = 0.0;
-  for (std::size_t i = 0; i < now.size(); ++i) {
-    const LinearOp& linear = **now[i].op;
-    if (*now[i].op == *old[i].op || linear.packed()) continue;
-    const std::int64_t out = linear.out_features(), in = linear.in_features();
-    const double size = static_cast<double>(out) * static_cast<double>(in);
-    bits += size * weight_quantizer(now[i].kind).effective_bits(out, in);
-    elements += size;
-  }
-  return elements > 0.0 ? bits / elements : 0.0;
 }
 
 QuantizedTensor ZeroQuant::quantize_weight(const at::Tensor& weight, const std::string& name) const {

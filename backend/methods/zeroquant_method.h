@@ -34,9 +34,6 @@ class ZeroQuant final : public WeightMethod {
   std::set<std::int64_t> distilled_layers(std::int64_t layers, const WeightContext& context) const;
 
  private:
-  /// Mean over the linears that were quantized and do not compute from codes; 0 when there are none.
-  double bits_kept_as_floats(DecoderWeights& before, DecoderWeights& after) const;
-
   ZeroQuantWeight attention_, mlp_;
   TokenQuantization tokens_;
   bool distils_ = false;

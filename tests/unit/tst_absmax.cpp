@@ -144,16 +144,25 @@ class TestAbsmax : public QObject {
     };
     const double stored = make_variant(model_of(), std::nullopt, std::nullopt, nullptr, {}, {})->weight_bits();
     DecoderWeights plain = model_of()->weights();
-    double bits = 0.0, elements = 0.0;
+    double bits = 0.0, elements = 0.0, stored_part = 0.0;
     for (const LinearSlot& slot : linear_slots(plain)) {
       const double size = static_cast<double>((*slot.op)->weight().numel());
       const bool quantized = slot.kind == LinearKind::K || slot.kind == LinearKind::V;
       bits += size * (quantized ? 4.0 + 16.0 / static_cast<double>((*slot.op)->in_features()) : stored);
       elements += size;
+      if (!quantized) stored_part += size;
     }
     for (const WeightExecution execution : {WeightExecution::Simulated, WeightExecution::Packed})
       QVERIFY(std::fabs(bits_of("absmax:bits_w=4,bits_a=4,scope=kv", execution) - bits / elements) < 1e-6);
     QVERIFY(std::fabs(bits_of("absmax:bits_w=4", WeightExecution::Simulated) - 4.0) < 0.3);
+    // Behind a method that rewrites weights, what it rewrote and nobody quantized counts as 16-bit floats.
+    DecoderWeights rewritten = model_of()->weights();
+    for (const LinearSlot& slot : linear_slots(rewritten))
+      *slot.op = std::make_shared<DenseLinear>((*slot.op)->weight(), (*slot.op)->bias());
+    WeightContext context;
+    context.weights = &rewritten;
+    const DecoderWeights behind = method("bits_w=4,bits_a=4,scope=kv")->apply(*model_of(), context, {});
+    QVERIFY(std::fabs(behind.measured_bits - (bits - stored_part * stored + stored_part * 16.0) / elements) < 1e-6);
   }
 
   void nativeArithmeticIsCoarser() {
