@@ -25,6 +25,32 @@ std::vector<Setup> parse_setups(std::string text) {
   return setups;
 }
 
+/// One token times a weight, at the sizes of the LUT-GEMM paper.
+void add_gemv_table(const KernelBench& bench, Output& output) {
+  output.json["gemv"] = Json::array();
+  Table table({"weight", "n x k", "threads", "ms", "of copy", "x f32", "x f16", "x bf16", "x torch f32", "x torch f16",
+               "x torch bf16"});
+  for (const GemvBenchRow& row : bench.gemv) {
+    output.json["gemv"].push_back({{"weight", row.storage},
+                                   {"out_features", row.out_features},
+                                   {"in_features", row.in_features},
+                                   {"threads", row.threads},
+                                   {"ms", row.ms},
+                                   {"bandwidth_share", row.bandwidth_share},
+                                   {"times_f32", row.times_f32},
+                                   {"times_f16", row.times_f16},
+                                   {"times_bf16", row.times_bf16},
+                                   {"times_torch_f32", number(row.times_torch_f32)},
+                                   {"times_torch_f16", number(row.times_torch_f16)},
+                                   {"times_torch_bf16", number(row.times_torch_bf16)}});
+    table.row({row.storage, std::to_string(row.out_features) + " x " + std::to_string(row.in_features),
+               std::to_string(row.threads), significant(row.ms, 3), fixed(100 * row.bandwidth_share, 0) + "%",
+               fixed(row.times_f32, 2), fixed(row.times_f16, 2), fixed(row.times_bf16, 2),
+               fixed(row.times_torch_f32, 2), fixed(row.times_torch_f16, 2), fixed(row.times_torch_bf16, 2)});
+  }
+  output.text += "\none token times a weight n x k, groups of 128:\n" + table.text();
+}
+
 Output kernels_output(const KernelBench& bench) {
   Output output{{{"kernel_set", bench.kernel_set},
                  {"torch_version", bench.torch_version},
@@ -48,6 +74,7 @@ Output kernels_output(const KernelBench& bench) {
   }
   output.text = "kernels: " + bench.kernel_set + ", 1 thread, LibTorch " + bench.torch_version + ", copy bandwidth " +
                 fixed(bench.copy_bandwidth / 1e9, 1) + " GB/s\n" + table.text();
+  add_gemv_table(bench, output);
   return output;
 }
 
@@ -135,19 +162,34 @@ Output gptq_output(const GptqBench& bench) {
                  {"baseline_factor_seconds", bench.baseline_factor_seconds},
                  {"baseline_layer_seconds", bench.baseline_layer_seconds},
                  {"times_baseline", bench.times_baseline()},
-                 {"equal_codes", bench.equal_codes}},
+                 {"equal_codes", bench.equal_codes},
+                 {"spqr_seconds", bench.spqr_seconds},
+                 {"spqr_outliers", bench.spqr_outliers},
+                 {"products", Json::array()}},
                 {}};
   Table table({"step", "seconds", "published program", "ratio"});
   const auto row = [&](const char* step, double own, double baseline) {
     table.row({step, fixed(own, 3), fixed(baseline, 3), fixed(baseline / own, 2)});
   };
   row("Hessian", bench.hessian_seconds, bench.baseline_hessian_seconds);
-  row("factor of the inverse", bench.factor_seconds, bench.baseline_factor_seconds);
+  row("factor", bench.factor_seconds, bench.baseline_factor_seconds);
+  row("sweep and codes", bench.sweep_seconds(), bench.baseline_sweep_seconds());
   row("layer, from H to codes", bench.layer_seconds, bench.baseline_layer_seconds);
   output.text = "GPTQ of a " + std::to_string(bench.size) + " x " + std::to_string(bench.size) + " layer, " +
                 std::to_string(bench.bits) + " bits, " + std::to_string(bench.tokens) + " tokens, " +
                 std::to_string(bench.threads) + " threads; the published program is written in LibTorch\n" +
                 table.text() + "equal codes: " + fixed(100.0 * bench.equal_codes, 3) + " %\n";
+  if (bench.products.empty()) return output;
+  Table products({"one token times the layer", "ms", "x torch f32", "x torch bf16"});
+  for (const GptqBenchProduct& product : bench.products) {
+    output.json["products"].push_back({{"weight", product.weight},
+                                       {"ms", product.ms},
+                                       {"times_f32", product.times_f32},
+                                       {"times_bf16", product.times_bf16}});
+    products.row({product.weight, fixed(product.ms, 3), fixed(product.times_f32, 2), fixed(product.times_bf16, 2)});
+  }
+  output.text += "SpQR of the layer, 3 bits, " + fixed(100.0 * bench.spqr_outliers, 2) +
+                 " % outliers: " + fixed(bench.spqr_seconds, 3) + " s\n\n" + products.text();
   return output;
 }
 

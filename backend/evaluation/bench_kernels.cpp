@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "backend/evaluation/bench.h"
+#include "backend/evaluation/bench_gemv.h"
 #include "backend/evaluation/median_time.h"
 #include "kernels/copy_bandwidth.h"
 #include "kernels/dispatch.h"
@@ -32,6 +33,18 @@ KernelBenchRow time_kernel(std::string name, std::string shape, double elements,
           .times_torch_f32 = torch_f32 / seconds,
           .times_torch_bf16 = torch_bf16 / seconds};
 }
+
+/// Gives LibTorch its number of threads back.
+class ThreadCount {
+ public:
+  ThreadCount() : threads_(at::get_num_threads()) {}
+  ~ThreadCount() { at::set_num_threads(threads_); }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+
+ private:
+  int threads_;
+};
 
 at::Tensor random_codes(at::IntArrayRef shape, int bits) { return at::randint(0, 1 << bits, shape, at::kByte); }
 
@@ -192,24 +205,28 @@ void add_int8_gemm(KernelBench& bench) {
 
 KernelBench bench_kernels(const JobContext& job) {
   const c10::InferenceMode no_grad;
+  const ThreadCount restored;
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   KernelBench bench{.kernel_set = kernels::kernel_set_name(), .torch_version = QS_TORCH_VERSION, .threads = 1};
-  job.checkpoint(0, 9, "Copy bandwidth");
+  // Products of whole weights come last and take most of the time.
+  const JobContext part = job.part(0.0, 0.2);
+  part.checkpoint(0, 9, "Copy bandwidth");
   bench.copy_bandwidth = kernels::measure_copy_bandwidth(1);
-  job.checkpoint(1, 9, "Quantizers");
+  part.checkpoint(1, 9, "Quantizers");
   add_quantizers(bench);
   std::int64_t done = 2;
   for (const int bits : {16, 8, 4, 2}) {
-    job.checkpoint(done++, 9, "Decode attention");
+    part.checkpoint(done++, 9, "Decode attention");
     add_attention(bench, bits);
   }
   for (const int bits : {8, 4, 2}) {
-    job.checkpoint(done++, 9, "Matrix-vector products");
+    part.checkpoint(done++, 9, "Matrix-vector products");
     add_gemv(bench, bits);
   }
   add_int8_gemm(bench);
-  at::set_num_threads(threads);
+  const double bandwidth[2] = {bench.copy_bandwidth, kernels::measure_copy_bandwidth(threads)};
+  bench.gemv = bench_gemv(threads, bandwidth, job.part(0.2, 1.0));
   job.checkpoint(9, 9, "Kernels");
   return bench;
 }

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "backend/methods/bcq_search.h"
 #include "backend/types/error.h"
@@ -14,12 +15,13 @@ namespace {
 constexpr std::int64_t kStepWork = 4'000'000;  ///< weights times rounds between two checkpoints: some 50 ms
 constexpr std::int64_t kThreadWork = 65536;
 
+/// -1 when the whole row is nearest.
 std::int64_t nearest_bcq_group(std::int64_t features, std::int64_t wanted) {
   std::int64_t best = features;
   for (std::int64_t candidate = 8; candidate < features; candidate += 8) {
     if (features % candidate == 0 && std::abs(candidate - wanted) < std::abs(best - wanted)) best = candidate;
   }
-  return best;
+  return best == features ? -1 : best;
 }
 
 void check_sign_count(std::int64_t signs) {

@@ -108,6 +108,7 @@ QuantizedTensor BcqMethod::quantize_weight(const at::Tensor& weight, const std::
 }
 
 double BcqMethod::effective_bits(std::int64_t /*out_features*/, std::int64_t in_features) const {
+  check_bcq_group(in_features, options_.group_size, "weight");
   return bcq_effective_bits(options_.bits, options_.group_size, in_features, options_.scale_type, from_rtn_);
 }
 
@@ -168,7 +169,7 @@ WeightMethodEntry bcq_method() {
              .help =
                  "What packed products look up: f32 sums, or sums rounded to 16 bits (faster, 3e-5 of error) or to 8 "
                  "bits (fastest, 1 %).",
-             .fallback = std::string("f32"),
+             .fallback = std::string("int16"),
              .domain = Choices{{"f32", "int16", "int8"}},
              .advanced = true}},
        .presets = {{.label = "BCQ-4, groups of 128",

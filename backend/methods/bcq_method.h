@@ -30,7 +30,7 @@ class BcqMethod final : public WeightMethod {
 
   BcqOptions options_;
   bool from_rtn_ = false;
-  kernels::LutArithmetic arithmetic_ = kernels::LutArithmetic::F32;
+  kernels::LutArithmetic arithmetic_ = kernels::LutArithmetic::Int16;
 };
 
 }  // namespace qs

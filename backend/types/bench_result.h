@@ -17,11 +17,25 @@ struct KernelBenchRow {
   double times_torch_bf16 = 0.0;  ///< likewise in bfloat16
 };
 
+/// One token times a weight [out_features, in_features] in one storage, against dense floating-point weights of the
+/// same shape: by the kernels of the set in use and by LibTorch. Ratios are the other's time over this time, of one run
+/// on as many threads; NaN where LibTorch does not multiply that type.
+struct GemvBenchRow {
+  std::string storage;  ///< "LUT-GEMM, 4 bits", "packed, 4 bits", "dense f16"
+  std::int64_t out_features = 0, in_features = 0;
+  int threads = 1;
+  double ms = 0.0;
+  double bandwidth_share = 0.0;  ///< bytes of the weight read a second over the copy bandwidth of as many threads
+  double times_f32 = 0.0, times_f16 = 0.0, times_bf16 = 0.0;
+  double times_torch_f32 = 0.0, times_torch_f16 = 0.0, times_torch_bf16 = 0.0;
+};
+
 struct KernelBench {
   std::string kernel_set, torch_version;
-  int threads = 1;
+  int threads = 1;              ///< of `rows`
   double copy_bandwidth = 0.0;  ///< bytes read plus written a second
   std::vector<KernelBenchRow> rows;
+  std::vector<GemvBenchRow> gemv;
 };
 
 /// Decode attention of one setup at one context length, on random keys and values.
@@ -46,7 +60,15 @@ struct DecodeBench {
   std::vector<DecodeBenchRow> rows;
 };
 
-/// GPTQ of one square layer against the published program written in LibTorch, in one run.
+/// One token times a quantized layer, against LibTorch's product with the weight in floating point.
+struct GptqBenchProduct {
+  std::string weight;
+  double ms = 0.0;
+  double times_f32 = 0.0, times_bf16 = 0.0;  ///< LibTorch's time over this time
+};
+
+/// GPTQ of one square layer against the published program written in LibTorch, in one run on as many threads. Times are
+/// the better of two rounds that take turns.
 struct GptqBench {
   std::int64_t size = 0, tokens = 0;
   int bits = 4, threads = 1;
@@ -54,7 +76,13 @@ struct GptqBench {
   double factor_seconds = 0.0;   ///< damping and factor of the inverse alone
   double layer_seconds = 0.0;    ///< everything from H to codes, the factor included
   double baseline_hessian_seconds = 0.0, baseline_factor_seconds = 0.0, baseline_layer_seconds = 0.0;
-  double equal_codes = 0.0;  ///< share of the codes that both make
+  double equal_codes = 0.0;    ///< share of the codes that both make
+  double spqr_seconds = 0.0;   ///< SpQR of the layer, 3 bits, groups of 16, from H on; 0: the size does not fit
+  double spqr_outliers = 0.0;  ///< share of its weights
+  std::vector<GptqBenchProduct> products;
+  /// From H's factor to codes.
+  double sweep_seconds() const { return layer_seconds - factor_seconds; }
+  double baseline_sweep_seconds() const { return baseline_layer_seconds - baseline_factor_seconds; }
   double times_baseline() const { return baseline_layer_seconds / layer_seconds; }
 };
 

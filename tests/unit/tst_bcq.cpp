@@ -202,15 +202,21 @@ class TestBcq : public QObject {
     QTest::addColumn<QString>("setup");
     QTest::addColumn<int>("in");
     QTest::addColumn<double>("tolerance");
-    QTest::addRow("4 bits") << "bcq:rounds=3" << 256 << 1e-5;
-    QTest::addRow("1 bit, one group a row, last word not full") << "bcq:bits=1,group_size=-1" << 100 << 1e-5;
-    QTest::addRow("3 bits, groups of 8") << "bcq:bits=3,group_size=8,rounds=1" << 64 << 1e-5;
-    QTest::addRow("8 bits, groups of 40") << "bcq:bits=8,group_size=40,rounds=1" << 120 << 1e-5;
-    QTest::addRow("uniform") << "bcq:bits=3,group_size=32,from=rtn" << 96 << 1e-5;
-    QTest::addRow("uniform in f32") << "bcq:bits=8,group_size=-1,from=rtn,scale_dtype=f32" << 96 << 1e-5;
-    QTest::addRow("bf16") << "bcq:bits=2,group_size=64,scale_dtype=bf16" << 192 << 1e-5;
-    QTest::addRow("int8 tables") << "bcq:rounds=3,table_arithmetic=int8" << 256 << 2e-2;
-    QTest::addRow("int16 tables") << "bcq:rounds=3,table_arithmetic=int16" << 256 << 1e-3;
+    // Groups of 8 and 40 run on the scalar form.
+    const char* const setups[][2] = {{"rounds=3", "256"},
+                                     {"bits=1,group_size=-1", "100"},
+                                     {"bits=3,group_size=8,rounds=1", "64"},
+                                     {"bits=8,group_size=40,rounds=1", "120"},
+                                     {"bits=3,group_size=32,from=rtn", "96"},
+                                     {"bits=8,group_size=-1,from=rtn,scale_dtype=f32", "96"},
+                                     {"bits=2,group_size=64,scale_dtype=bf16", "192"}};
+    for (const auto& [setup, in] : setups) {
+      const QString line = QString("bcq:%1,table_arithmetic=").arg(setup);
+      QTest::addRow("%s, f32 tables", setup) << line + "f32" << atoi(in) << 1e-5;
+      QTest::addRow("%s, int16 tables", setup) << line + "int16" << atoi(in) << 1e-3;
+      QTest::addRow("%s, int8 tables", setup) << line + "int8" << atoi(in) << 5e-2;
+    }
+    QTest::addRow("defaults") << "bcq" << 256 << 1e-3;
   }
 
   /// The same weight bit for bit; products differ by the order of their sums.
@@ -244,7 +250,7 @@ class TestBcq : public QObject {
     QVERIFY(uneven.find("layers.1.mlp.up_proj") != std::string::npos &&
             uneven.find("nearest that fits is 128") != std::string::npos);
     QVERIFY(refusal(4, 256).find("nearest that fits is 8") != std::string::npos);
-    QVERIFY(refusal(32, 36).find("nearest that fits is 36") != std::string::npos);
+    QVERIFY(refusal(32, 36).find("nearest that fits is -1") != std::string::npos);
     QVERIFY(refusal(256, 256).empty());
     QVERIFY(message_of([] { method_of("bcq:group_size=60"); }).find("nearest is 64") != std::string::npos);
     QVERIFY(message_of([] { method_of("bcq:group_size=0"); }).find("nearest is 8") != std::string::npos);
@@ -299,8 +305,8 @@ class TestBcq : public QObject {
       FullPrecisionWindow attention;
       return forward(model->spec(), weights, batch, attention, LogitRows::All, nullptr, {});
     };
-    QVERIFY(relative(logits(packed), logits(simulated)) < 1e-4);
-    QVERIFY(relative(logits(simulated), logits(original)) > 1e-4);
+    QVERIFY(relative(logits(packed), logits(simulated)) < 1e-3);
+    QVERIFY(relative(logits(simulated), logits(original)) > 1e-3);
   }
 
   void cancelEndsTheSearchWithinASecond() {
