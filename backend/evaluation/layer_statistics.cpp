@@ -13,8 +13,8 @@
 #include "backend/evaluation/windows.h"
 #include "backend/method.h"
 #include "backend/method_registry.h"
-#include "backend/methods/activation_quantization.h"
 #include "backend/methods/linear_statistics.h"
+#include "backend/methods/seen_input.h"
 #include "backend/model/decoder.h"
 #include "backend/model/rope.h"
 #include "backend/model/torch_error.h"
@@ -111,7 +111,7 @@ class StatisticsSink final : public TapSink {
   void see(const std::string& name, const at::Tensor& x) {
     job_.checkpoint(0, 1, "Layer statistics");
     Row& row = rows_[linears_.at(name)];
-    const at::Tensor seen = fake_quantize(x, input_quantization(*row.quantized));
+    const at::Tensor seen = seen_input(*row.quantized, x);
     const at::Tensor weight = row.unrounded->weight(), kept = row.quantized->weight();
     if (row.of_weight.empty()) row.of_weight = weight_statistics(weight, kept);
     for (const auto& numbers :

@@ -26,6 +26,8 @@ class AbsmaxActivationLinear final : public LinearOp {
   std::int64_t in_features() const override { return inner_->in_features(); }
   std::int64_t out_features() const override { return inner_->out_features(); }
   bool packed() const override { return inner_->packed(); }
+  const LinearOp& inner() const { return *inner_; }
+  const AbsmaxActivation& input() const { return input_; }
 
  private:
   std::shared_ptr<const LinearOp> inner_;

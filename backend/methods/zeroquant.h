@@ -125,6 +125,7 @@ class TokenQuantizedLinear final : public LinearOp {
   std::int64_t in_features() const override { return inner_->in_features(); }
   std::int64_t out_features() const override { return inner_->out_features(); }
   bool packed() const override { return inner_->packed(); }
+  at::Tensor seen_input(const at::Tensor& x) const { return quantize_tokens(x, quantization_); }
 
  private:
   std::shared_ptr<const LinearOp> inner_;

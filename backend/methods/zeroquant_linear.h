@@ -35,6 +35,7 @@ class ZeroQuantLinear final : public LinearOp {
   std::int64_t out_features() const override { return out_features_; }
   bool packed() const override { return true; }
   Form form() const { return form_; }
+  at::Tensor seen_input(const at::Tensor& x) const { return quantize_tokens(x, tokens_); }
 
  private:
   at::Tensor rows_dequantized(std::int64_t begin, std::int64_t end) const;

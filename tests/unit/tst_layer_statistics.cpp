@@ -183,6 +183,23 @@ class TestLayerStatistics : public QObject {
     QVERIFY(row(some, "layers.1.self_attn.q_proj").values.at("sqnr_w") < 25.0);
   }
 
+  /// Whoever quantizes inputs is seen to: the number is the same when the linear computes from codes.
+  void everyWayToQuantizeInputsIsSeen() {
+    for (const char* line : {"smoothquant", "rtn:bits=8,bits_a=6", "zeroquant:bits_a=8", "absmax:scope=all",
+                             "smoothquant+zeroquant:bits_a=16", "smoothquant+bcq:group_size=-1,rounds=1"}) {
+      const DecoderWeights unrounded = unrounded_weights(*model(), setup(line), context(), {});
+      WeightContext packed = context();
+      packed.execution = WeightExecution::Packed;
+      const auto of = [&](const WeightContext& how) {
+        const auto made = make_variant(model(), setup(line), std::nullopt, how, {});
+        return row(layer_statistics(*made, unrounded, request(1), {}), "layers.0.mlp.gate_proj").values.at("sqnr_x");
+      };
+      const double simulated = of(context());
+      QVERIFY2(std::isfinite(simulated) && simulated > 10.0, line);
+      QVERIFY2(near(of(packed), simulated, 2e-2), line);
+    }
+  }
+
   /// The reference is the smoothed weight before rounding, so smoothing alone is no error.
   void smoothingIsNoError() {
     const LayerStatistics found = statistics("smoothquant:alpha=0.7,bits_w=16,bits_a=16");
