@@ -3,6 +3,8 @@
 #include <QFileInfo>
 #include <algorithm>
 
+#include "backend/evaluation/published_numbers.h"
+#include "backend/method_registry.h"
 #include "backend/storage/results_file.h"
 #include "widgets/models/results_model.h"
 #include "widgets/views/results_view.h"
@@ -31,6 +33,19 @@ ResultsPresenter::ResultsPresenter(Workbench& workbench, ResultsView& view) : wo
     }
   });
   QMetaObject::invokeMethod(this, &ResultsPresenter::read, Qt::QueuedConnection);
+  readPublished();
+}
+
+void ResultsPresenter::readPublished() {
+  workbench_.jobs().compute(
+      tr("Published numbers"), view_.viewId(), JobLane::Interactive,
+      [folder = workbench_.resolvePath(QStringLiteral("sample:published"))](const JobContext&) {
+        return read_published_numbers(std::filesystem::path(folder.toStdU16String()));
+      },
+      this, [this](std::vector<PublishedNumber> numbers) { view_.setPublished(std::move(numbers), all_methods()); },
+      [this](const JobStatus& status) {
+        if (status.state == JobState::Failed) Q_EMIT workbench_.message(status.message, status.detail);
+      });
 }
 
 void ResultsPresenter::read() {

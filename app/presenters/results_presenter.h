@@ -16,6 +16,7 @@ class ResultsPresenter : public QObject {
 
  private:
   void read();
+  void readPublished();
   Workbench& workbench_;
   ResultsView& view_;
   quint64 generation_ = 0;

@@ -57,7 +57,10 @@ double WeightQuantizer::effective_bits(std::int64_t out_features, std::int64_t i
   if (off()) return 16.0;
   double group = static_cast<double>(in_features);
   if (granularity == Granularity::PerTensor) group *= static_cast<double>(out_features);
-  if (granularity == Granularity::Group && group_size > 0) group = static_cast<double>(group_size);
+  if (granularity == Granularity::Group && group_size > 0) {
+    check_group_divides(in_features, group_size, "weight");
+    group = static_cast<double>(group_size);
+  }
   const double parameters =
       8.0 * static_cast<double>(scale_bytes(affine.scale_type)) + (stores_zero_points() ? affine.bits : 0);
   return affine.bits + parameters / group;

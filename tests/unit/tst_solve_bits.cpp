@@ -132,10 +132,14 @@ class TestSolveBits : public QObject {
   }
 
   void aParameterBehindAPlusSignIsFree() {
-    const BitsSolution solution = solve_kv("kivi+scope:prompt=64,recent=16", "scope.window", 2.0);
+    // More of the prompt is held, so the tokens in full precision weigh less.
+    const BitsSolution solution =
+        solve_kv("kivi:group_size=16,residual_length=16+scope:prompt=64,recent=16", "scope.prompt", 6.0);
     QVERIFY2(solution.reached(), solution.why_not().c_str());
-    QVERIFY(QString::fromStdString(solution.best->setup).startsWith(QLatin1String("kivi+scope:")));
-    QVERIFY(solution.best->bits <= 2.0 && solution.above && solution.above->bits > 2.0);
+    const Setup found = *parse_kv_setup(solution.best->setup);
+    QVERIFY(found.method == "kivi" && found.then.size() == 1);
+    QCOMPARE(found.then.front().params.at("prompt"), solution.best->value);
+    QVERIFY(solution.best->bits <= 6.0 && solution.above && solution.above->bits > 6.0);
   }
 
   void aTargetOutOfReachNamesTheRange() {

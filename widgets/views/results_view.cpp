@@ -2,6 +2,7 @@
 
 #include <QCheckBox>
 #include <QComboBox>
+#include <QGroupBox>
 #include <QHBoxLayout>
 #include <QHeaderView>
 #include <QJsonObject>
@@ -13,6 +14,7 @@
 #include <QVBoxLayout>
 #include <algorithm>
 
+#include "widgets/models/published_model.h"
 #include "widgets/models/results_model.h"
 #include "widgets/views/pareto_view.h"
 
@@ -37,6 +39,12 @@ ResultsView::ResultsView(SelectionHub& hub, QWidget* parent)
   mixed_->setToolTip(tr(
       "Shows differences between runs of different protocols, marked with a warning. What differs is in the tool tip"));
   row->addWidget(mixed_);
+  published_shown_ = new QCheckBox(tr("Published numbers"), this);
+  published_shown_->setObjectName(QStringLiteral("results_published_shown"));
+  published_shown_->setToolTip(
+      tr("What papers and repositories report of the methods above, in a table of its own; never in the plot"));
+  published_shown_->setChecked(true);
+  row->addWidget(published_shown_);
   auto* baseline = new QPushButton(tr("Set as baseline"), this);
   baseline->setObjectName(QStringLiteral("results_baseline"));
   baseline->setToolTip(tr("Differences refer to the selected row"));
@@ -65,10 +73,27 @@ ResultsView::ResultsView(SelectionHub& hub, QWidget* parent)
   table_->setAlternatingRowColors(true);
   table_->verticalHeader()->setDefaultSectionSize(table_->fontMetrics().lineSpacing() + 8);
   table_->setTabKeyNavigation(false);
+  published_box_ = new QGroupBox(tr("Published, not ours: other models, texts and programs"), split);
+  published_box_->setObjectName(QStringLiteral("results_published_box"));
+  auto* published_column = new QVBoxLayout(published_box_);
+  published_column->setContentsMargins(4, 4, 4, 4);
+  published_model_ = new PublishedModel(this);
+  published_table_ = new QTableView(published_box_);
+  published_table_->setObjectName(QStringLiteral("results_published"));
+  published_table_->setAccessibleName(tr("Published numbers of the methods"));
+  published_table_->setToolTip(tr("Source and setting are in the tool tip of a row; grey rows were not checked"));
+  published_table_->setModel(published_model_);
+  published_table_->setSelectionBehavior(QAbstractItemView::SelectRows);
+  published_table_->setTabKeyNavigation(false);
+  published_table_->verticalHeader()->hide();
+  published_table_->verticalHeader()->setDefaultSectionSize(table_->fontMetrics().lineSpacing() + 8);
+  published_column->addWidget(published_table_);
+  published_box_->hide();
   pareto_ = new ParetoView(split);
   split->addWidget(table_);
+  split->addWidget(published_box_);
   split->addWidget(pareto_);
-  split->setSizes({300, 400});
+  split->setSizes({260, 160, 360});
   column->addWidget(split, 1);
 
   connect(task_, &QComboBox::activated, this, [this] {
@@ -83,6 +108,10 @@ ResultsView::ResultsView(SelectionHub& hub, QWidget* parent)
     model_->setMixedProtocolsShown(on);
     showWarning();
     showPareto();
+    Q_EMIT settingsChanged();
+  });
+  connect(published_shown_, &QCheckBox::toggled, this, [this] {
+    showPublished();
     Q_EMIT settingsChanged();
   });
   connect(baseline, &QPushButton::clicked, this, [this] {
@@ -102,7 +131,33 @@ ResultsView::ResultsView(SelectionHub& hub, QWidget* parent)
            QStringLiteral("compare.evaluate"), tr("Evaluate…"));
 }
 
-ResultsView::~ResultsView() { table_->setModel(nullptr); }
+ResultsView::~ResultsView() {
+  table_->setModel(nullptr);
+  published_table_->setModel(nullptr);
+}
+
+void ResultsView::setPublished(std::vector<PublishedNumber> numbers, std::vector<MethodInfo> methods) {
+  published_ = std::move(numbers);
+  methods_ = std::move(methods);
+  showPublished();
+}
+
+void ResultsView::showPublished() {
+  std::vector<PublishedNumber> rows;
+  for (const MethodInfo& method : methods_) {
+    const bool kv = method.family == MethodFamily::Kv;
+    std::string line;  // of the first run with this method: the rows nearest to it come first
+    for (const EvalReport& report : model_->reports()) {
+      const std::string& side = kv ? report.variant.kv : report.variant.weights;
+      if (line.empty() && side.substr(0, side.find_first_of(":+")) == method.id) line = side;
+    }
+    if (line.empty()) continue;
+    for (PublishedNumber& number : nearest_published(published_, method, line)) rows.push_back(std::move(number));
+  }
+  published_box_->setVisible(published_shown_->isChecked() && !rows.empty());
+  published_model_->setNumbers(std::move(rows));
+  published_table_->resizeColumnsToContents();
+}
 
 void ResultsView::setReports(std::vector<EvalReport> reports) {
   const QString before = task_->currentData().toString();
@@ -115,6 +170,7 @@ void ResultsView::setReports(std::vector<EvalReport> reports) {
   table_->resizeColumnsToContents();
   showWarning();
   showPareto();
+  showPublished();
   if (model_->rowCount() > 0) setState(ViewState::Ready);
 }
 
@@ -224,7 +280,8 @@ QString ResultsView::accessibleSummary() const {
 QJsonObject ResultsView::saveSettings() const {
   return {{QStringLiteral("task"), task_->currentData().toString()},
           {QStringLiteral("cost"), cost_->currentIndex()},
-          {QStringLiteral("mixed"), mixed_->isChecked()}};
+          {QStringLiteral("mixed"), mixed_->isChecked()},
+          {QStringLiteral("published"), published_shown_->isChecked()}};
 }
 
 void ResultsView::restoreSettings(const QJsonObject& settings) {
@@ -233,6 +290,7 @@ void ResultsView::restoreSettings(const QJsonObject& settings) {
   if (task >= 0) task_->setCurrentIndex(task);
   cost_->setCurrentIndex(std::clamp(settings.value(QStringLiteral("cost")).toInt(), 0, cost_->count() - 1));
   mixed_->setChecked(settings.value(QStringLiteral("mixed")).toBool());
+  published_shown_->setChecked(settings.value(QStringLiteral("published")).toBool(true));
   showPareto();
 }
 
