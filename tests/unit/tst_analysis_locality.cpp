@@ -110,6 +110,26 @@ class TestAnalysisLocality : public QObject {
     QCOMPARE(head_locality(in, 0, 4, 3).queries, std::int64_t{3});
   }
 
+  void massOnQuantizedKeysMatchesBruteForce() {
+    // Sinks of 2, a block of 8 that is quantized when it is full, and everything; windows of 32 tokens.
+    AttentionInput in = test::attention_input(2, 1, 96, 8, 5);
+    in.window = 32;
+    QuantizedKeys blocks, all;
+    for (std::int64_t place = 0; place < 32; ++place) {
+      blocks.push_back({2, std::max<std::int64_t>(2, place / 8 * 8)});
+      all.push_back({0, 32});
+    }
+    const auto rows = brute(in, 1);
+    double expected = 0.0;
+    for (std::int64_t q = 0; q < 96; ++q)
+      for (std::int64_t k = q / 32 * 32 + 2; k < q / 32 * 32 + q % 32 / 8 * 8; ++k)
+        expected += rows[static_cast<std::size_t>(q)][static_cast<std::size_t>(k)] / 96;
+    const HeadLocality head = head_locality(in, 1, 4, 0, {}, {blocks, all});
+    QCOMPARE(head.quantized_mass.size(), std::size_t{2});
+    QVERIFY2(std::fabs(head.quantized_mass[0] - expected) < 1e-5, qPrintable(QString::number(head.quantized_mass[0])));
+    QVERIFY(std::fabs(head.quantized_mass[1] - 1.0) < 1e-4);
+  }
+
   void pooledMapsKeepTheMaximumAndTheMass() {
     const AttentionInput in = test::attention_input(1, 1, 130, 8, 7);
     const PooledAttention pooled = pooled_attention(in, 0, 40);

@@ -7,11 +7,38 @@
 #include "analysis/histogram.h"
 #include "analysis/outliers.h"
 #include "analysis/tile_pyramid.h"
+#include "analysis/value_grid.h"
 #include "backend/types/error.h"
 #include "tests/support/tensor_scenes.h"
 
 using namespace qs;
 using namespace qs::analysis;
+
+namespace {
+
+/// 4 tokens of 2 heads of 2 channels; 2 tokens and 2 channels share a scale. Group 0: 0, 1, 2, 3; group 1: 4 levels
+/// from 10 in steps of 10; groups 2 and 3: one bit. Token 3 is in full precision, as is element (1, 0).
+KvOverlay small_overlay() {
+  KvOverlay o;
+  o.tokens = 4;
+  o.kv_heads = o.head_dim = o.channel_runs = 2;
+  o.quantized_end = 3;
+  o.groups = {.tokens = 2, .starts = {0, 2}, .order = {}};
+  o.run_of_channel = {0, 0, 1, 1};
+  o.scale = {1, 10, 4, 4};
+  o.group_min = {0, 10, -2, -3};
+  o.levels = {4, 4, 2, 2};
+  o.low = {0, 10, -2, -3};
+  o.high = {3, 40, 2, 1};
+  std::vector<float> picks(16, 0.0f);
+  picks[4] = 1.0f;
+  o.picks = TensorView::own(std::move(picks), {4, 4});
+  o.picked = 1;
+  o.coded = 11;
+  return o;
+}
+
+}  // namespace
 
 class TestAnalysisTensor : public QObject {
   Q_OBJECT
@@ -169,6 +196,52 @@ class TestAnalysisTensor : public QObject {
     const CodeCounts counts = code_counts(codes, 4);
     QCOMPARE(counts.full_precision, std::int64_t{1});
     QCOMPARE(counts.counts[0], std::int64_t{2});
+  }
+
+  void everyGroupHasItsOwnCodesAndRange() {
+    const KvOverlay o = small_overlay();
+    // [heads, tokens, head_dim]
+    const TensorView codes = TensorView::own({0, 3, 255, 1, 0, 1, 255, 255, 3, 0, 2, 1, 1, 0, 255, 255}, {2, 4, 2});
+    const TensorView x = TensorView::own({0, 5, 99, 1, -2, 2, 7, 7, 40, 10, 30, 20, 1, -3, 7, 7}, {2, 4, 2});
+    const TensorView mask = saturation_mask(codes, o);
+    QCOMPARE(std::vector<float>(mask.values().begin(), mask.values().end()),
+             (std::vector<float>{1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0}));
+    QCOMPARE(marked_fraction(mask), 0.5);
+    const CodeCounts widths = width_counts(codes, o);
+    QCOMPARE(widths.counts, (std::vector<std::int64_t>{0, 4, 7}));
+    QCOMPARE(widths.full_precision, std::int64_t{5});
+
+    const ChannelReach reach = channel_reach(o);
+    QCOMPARE(reach.least, (std::vector<float>{2, 2, 3, 3}));
+    QCOMPARE(reach.largest, (std::vector<float>{3, 3, 40, 40}));
+
+    // Channel 1 over all tokens: groups 0 and 2; its 5 lies outside of 0..3.
+    const QuantizerGrid channel = quantizer_grid(o, x, codes, {0, 1, 0, 4, 1, 2});
+    QCOMPARE(channel.groups, std::int64_t{2});
+    QCOMPARE(channel.levels, (std::vector<float>{-2, 0, 1, 2, 3}));
+    QCOMPARE(channel.coded, std::int64_t{3});
+    QCOMPARE(channel.outside, std::int64_t{1});
+    QCOMPARE(std::pair(channel.low, channel.high), std::pair(-2.0f, 3.0f));
+    QCOMPARE(std::pair(channel.narrow_low, channel.narrow_high), std::pair(0.0f, 2.0f));
+    QCOMPARE(channel.codes, (std::vector<std::int64_t>{0, 2, 0, 1}));
+    QCOMPARE(channel.widths, (std::vector<std::int64_t>{0, 1, 2}));
+    // Channel 0: 99 was picked, so outliers lie above the largest of the others.
+    const QuantizerGrid other = quantizer_grid(o, x, codes, {0, 1, 0, 4, 0, 1});
+    QCOMPARE(other.picked, std::int64_t{1});
+    QCOMPARE(other.inlier_high, 0.0f);
+    QVERIFY(std::isnan(other.inlier_low));
+    QVERIFY(quantizer_grid(o, x, codes, {0, 2, 0, 4, 0, 2}, 3).levels.empty());
+    QCOMPARE(quantizer_grid(o, x, codes, {0, 2, 0, 4, 0, 2}, 3).groups, std::int64_t{4});
+    QVERIFY_EXCEPTION_THROWN(quantizer_grid(o, test::gaussian({2, 3, 2}, 1), codes, {}), Error);
+  }
+
+  void columnsTakeTheGivenOrder() {
+    const TensorView plane = TensorView::own({1, 2, 3, 4, 5, 6}, {2, 3});
+    const TensorView turned = columns_in_order(plane, {2, 0, 1});
+    QCOMPARE(std::vector<float>(turned.values().begin(), turned.values().end()),
+             (std::vector<float>{3, 1, 2, 6, 4, 5}));
+    QVERIFY_EXCEPTION_THROWN(columns_in_order(plane, {0, 1}), Error);
+    QVERIFY_EXCEPTION_THROWN(columns_in_order(plane, {0, 1, 3}), Error);
   }
 
   void disagreementNeedsBothOrdersToDiffer() {
