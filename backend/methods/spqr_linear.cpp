@@ -8,8 +8,8 @@
 #include "backend/methods/code_run.h"
 #include "backend/methods/spqr_grid.h"
 #include "kernels/dispatch.h"
-#include "kernels/gemv.h"
 #include "kernels/pack_bits.h"
+#include "kernels/spqr.h"
 
 namespace qs {
 namespace {
@@ -57,8 +57,8 @@ SpqrLinear::Statistic SpqrLinear::pack(const SecondLevel& level, const at::Tenso
     const at::Tensor codes = level.codes.contiguous();
     statistic.bits = bits;
     statistic.codes = pack_run(codes.data_ptr<std::uint8_t>(), codes.numel(), bits);
-    statistic.scale = level.scale.to(type);
-    statistic.zero = level.zero.to(type);
+    statistic.scale = level.scale.to(type).contiguous();
+    statistic.zero = level.zero.to(type).contiguous();
   } else {
     statistic.plain = plain.to(type).contiguous();
   }
@@ -75,7 +75,8 @@ SpqrLinear::SpqrLinear(const SpqrResult& result, const SpqrOptions& options, at:
       bias_(std::move(bias)) {
   const at::ScalarType type = type_ = stored_type(options.scale_type);
   const bool width = bits_ == 2 || bits_ == 3 || bits_ == 4 || bits_ == 8;
-  kernel_layout_ = width && in_ % 8 == 0 && group_ % 8 == 0 && options.scale_type == ScaleType::F16;
+  kernel_layout_ =
+      width && in_ % 8 == 0 && group_ % 8 == 0 && in_ <= kShortColumns && options.scale_type == ScaleType::F16;
   const at::Tensor codes = codes_with_zeros_at_outliers(result, bits_).contiguous();
   if (kernel_layout_) {
     codes_.resize(static_cast<std::size_t>(out_ * kernels::packed_row_bytes(in_, bits_)));
@@ -134,60 +135,55 @@ at::Tensor SpqrLinear::rows_dequantized(const at::Tensor& scale, const at::Tenso
   return values;
 }
 
-at::Tensor SpqrLinear::apply_codes(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero) const {
-  const at::Tensor half = scale.t().to(at::kHalf).contiguous();
-  const std::vector<std::uint8_t> no_zeros(static_cast<std::size_t>(out_ * groups_), 0);
-  const kernels::PackedWeight weight{
-      bits_,          out_,          in_,
-      group_,         codes_.data(), reinterpret_cast<const std::uint16_t*>(half.data_ptr<at::Half>()),
-      no_zeros.data()};
-  // s Σ q x from the kernel; the real zeros follow as Σ over groups of s z Σ x.
-  at::Tensor y = at::empty({x.size(0), out_}, at::kFloat);
-  const kernels::KernelSet& set = kernels::kernel_set();
-  const std::int64_t tiles = (out_ + kernels::kWeightTileRows - 1) / kernels::kWeightTileRows;
-  const float* const in = x.data_ptr<float>();
-  float* const out = y.data_ptr<float>();
-  at::parallel_for(0, tiles, 4, [&](std::int64_t begin, std::int64_t end) {
-    set.packed_gemv(
-        weight, {in, x.size(0), out, begin * kernels::kWeightTileRows, std::min(end * kernels::kWeightTileRows, out_)});
-  });
-  const at::Tensor sums = x.view({x.size(0), groups_, group_}).sum(2);
-  y.addmm_(sums, scale * zero, 1.0, -1.0);
-  add_outliers(x, scale, zero, y);
-  return y;
+kernels::SpqrStatistic SpqrLinear::kernel_form(const Statistic& statistic) const {
+  const auto half = [](const at::Tensor& t) {
+    return t.defined() ? reinterpret_cast<const std::uint16_t*>(t.data_ptr<at::Half>()) : nullptr;
+  };
+  kernels::SpqrStatistic form;
+  form.bits = statistic.bits;
+  form.codes = statistic.codes.data();
+  form.scale = half(statistic.scale);
+  form.zero = half(statistic.zero);
+  if (statistic.plain.defined() && statistic.plain.numel() == 1) {
+    form.constant = statistic.plain.item<float>();
+  } else {
+    form.plain = half(statistic.plain);
+  }
+  return form;
 }
 
-void SpqrLinear::add_outliers(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero,
-                              at::Tensor& y) const {
-  const at::Tensor kept = outlier_values_.to(at::kFloat);
-  const float* const values = kept.data_ptr<float>();
-  const float* const scales = scale.data_ptr<float>();
-  const float* const zeros = zero.data_ptr<float>();
+at::Tensor SpqrLinear::apply_codes(const at::Tensor& x) const {
+  kernels::SpqrWeight weight;
+  weight.bits = bits_;
+  weight.out_features = out_, weight.in_features = in_, weight.group_size = group_, weight.run = run_;
+  weight.codes = codes_.data();
+  weight.scales = kernel_form(scales_), weight.zeros = kernel_form(zeros_);
+  weight.outlier_rows = outlier_rows_.data_ptr<std::int32_t>();
+  weight.outlier_columns = reinterpret_cast<const std::uint16_t*>(outlier_columns_.data_ptr<std::int16_t>());
+  weight.outlier_values = reinterpret_cast<const std::uint16_t*>(outlier_values_.data_ptr<at::Half>());
+  const at::Tensor sums = x.view({x.size(0), groups_, group_}).sum(2);
+  at::Tensor y = at::empty({x.size(0), out_}, at::kFloat);
+  const kernels::SpqrGemv product = kernels::kernel_set().spqr_gemv;
+  const std::int64_t tiles = (out_ + kernels::kWeightTileRows - 1) / kernels::kWeightTileRows;
   const float* const in = x.data_ptr<float>();
+  const float* const group_sums = sums.data_ptr<float>();
   float* const out = y.data_ptr<float>();
-  const auto* const first = outlier_rows_.data_ptr<std::int32_t>();
-  const float top = static_cast<float>((1 << bits_) - 1);
-  const std::int64_t tokens = x.size(0);
-  at::parallel_for(0, out_, 256, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      for (std::int32_t k = first[row]; k < first[row + 1]; ++k) {
-        const std::int64_t column = outlier_column(k), at = column / group_ * out_ + row;
-        const RealZeroGrid grid{scales[at], zeros[at]};
-        const float residual = values[k] - grid.value(grid.code(0.0F, top));
-        for (std::int64_t t = 0; t < tokens; ++t) out[t * out_ + row] += residual * in[t * in_ + column];
-      }
-    }
+  at::parallel_for(0, tiles, 4, [&](std::int64_t begin, std::int64_t end) {
+    product(weight,
+            {in, x.size(0), out, begin * kernels::kWeightTileRows, std::min(end * kernels::kWeightTileRows, out_)},
+            group_sums);
   });
+  return y;
 }
 
 at::Tensor SpqrLinear::apply(const at::Tensor& x) const {
   at::Tensor wide = x.to(at::kFloat).contiguous();
   if (order_.defined()) wide = wide.index_select(1, order_);
-  const at::Tensor scale = rounded_scale(), zero = values_of(zeros_);
   at::Tensor y;
   if (kernel_layout_ && wide.size(0) <= kGemvTokens) {
-    y = apply_codes(wide, scale, zero);
+    y = apply_codes(wide);
   } else {
+    const at::Tensor scale = rounded_scale(), zero = values_of(zeros_);
     y = at::empty({wide.size(0), out_}, at::kFloat);
     for (std::int64_t begin = 0; begin < out_; begin += kBlockRows) {
       const std::int64_t end = std::min(begin + kBlockRows, out_);

@@ -7,6 +7,7 @@
 
 #include "backend/methods/spqr.h"
 #include "backend/model/decoder.h"
+#include "kernels/spqr.h"
 
 namespace qs {
 
@@ -15,7 +16,8 @@ namespace qs {
 ///
 /// An outlier's value replaces the dense weight; products add (value - dense weight) times the input, which is the
 /// same, so that `weight` equals the reference bit for bit. Up to 16 tokens come straight from the codes when the
-/// kernels know the width (2, 3, 4, 8 bits, groups of a multiple of 8); more by dequantizing blocks of rows.
+/// kernels know the form (kernels/spqr.h: 2, 3, 4, 8 bits, groups of a multiple of 8, f16, up to 65536 columns); more
+/// by dequantizing blocks of rows.
 ///
 /// Allocated are the codes, the statistics as they are stored (codes and 16-bit second levels, or 16 bits each), the
 /// outliers at 16 + 16 bits (16 + 32 beyond 65536 columns), 32 bits a row for where its outliers begin, and 32 bits a
@@ -31,6 +33,16 @@ class SpqrLinear final : public LinearOp {
   bool packed() const override { return true; }
   std::int64_t outliers() const { return outlier_values_.numel(); }
 
+  // What is stored, for views.
+  int bits() const { return bits_; }
+  std::int64_t group_size() const { return group_; }           ///< columns in processing order
+  at::Tensor scale() const { return rounded_scale(); }         ///< f32 [groups, out_features]
+  at::Tensor zero_point() const { return values_of(zeros_); }  ///< f32 [groups, out_features]
+  /// Original column of each place in processing order, int32 [in_features]; undefined: identity.
+  const at::Tensor& order() const { return order_; }
+  const at::Tensor& outlier_rows() const { return outlier_rows_; }  ///< int32 [out_features + 1]
+  std::int64_t outlier_column(std::int64_t k) const;                ///< of outlier k, in processing order
+
  private:
   /// Scales or zeros: codes with their second level, or plain values.
   struct Statistic {
@@ -45,9 +57,8 @@ class SpqrLinear final : public LinearOp {
   at::Tensor rounded_scale() const;                        ///< in the stored type, as the sweep's result has it
   at::Tensor rows_dequantized(const at::Tensor& scale, const at::Tensor& zero, std::int64_t begin,
                               std::int64_t end) const;
-  at::Tensor apply_codes(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero) const;
-  void add_outliers(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero, at::Tensor& y) const;
-  std::int64_t outlier_column(std::int64_t k) const;
+  kernels::SpqrStatistic kernel_form(const Statistic& statistic) const;
+  at::Tensor apply_codes(const at::Tensor& x) const;
 
   int bits_ = 0;
   bool kernel_layout_ = false;
