@@ -58,8 +58,9 @@ int main(int argc, char** argv) {
   Cli cli;
   app.add_flag("--json", cli.json, "print one JSON document");
   app.add_flag("--verbose", cli.verbose, "print the technical detail of a failure");
-  for (const auto add : {add_methods, add_models, add_inspect, add_capture, add_stats, add_calibrate, add_apply,
-                         add_eval, add_layers, add_alpha_sweep, add_auto, add_solve, add_quantize, add_generate, add_tokenize, add_verify, add_bench}) {
+  for (const auto add :
+       {add_methods, add_models, add_inspect, add_capture, add_stats, add_calibrate, add_apply, add_eval, add_layers,
+        add_alpha_sweep, add_auto, add_solve, add_quantize, add_generate, add_tokenize, add_verify, add_bench}) {
     add(app, cli);
   }
   try {

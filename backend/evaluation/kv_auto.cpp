@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "backend/evaluation/cross_entropy.h"
 #include "backend/evaluation/kv_calibration.h"
@@ -58,9 +59,11 @@ class Measurements {
   void add(const std::string& key, double value) {
     if (path_.empty() || !std::isfinite(value)) return;
     values_[key] = value;
+    new_.insert(key);
     changed_ = true;
     if (std::chrono::steady_clock::now() - written_ > std::chrono::seconds(2)) write();
   }
+  bool is_new(const std::string& key) const { return new_.count(key) > 0; }  ///< of this search
   /// What cannot be written is measured again by the next search.
   void write() {
     if (!changed_) return;
@@ -76,6 +79,7 @@ class Measurements {
  private:
   std::filesystem::path path_;
   std::map<std::string, double> values_;
+  std::set<std::string> new_;
   bool changed_ = false;
   std::chrono::steady_clock::time_point written_ = std::chrono::steady_clock::now();
 };
@@ -117,7 +121,7 @@ class Divergence {
         const std::string key = sha256_hex(place + line_of(setups[i]) + (calibrated ? calibration_key() : ""));
         if (const std::optional<double> known = measurements_.find(key)) {
           sums[i] += *known;
-          ++remembered_;
+          if (!measurements_.is_new(key)) ++remembered_;
           continue;
         }
         if (!expected.defined()) expected = window_logits(*reference_, ids, mode_, job.quiet());

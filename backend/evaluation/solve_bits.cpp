@@ -13,6 +13,7 @@ namespace qs {
 namespace {
 
 constexpr double kSameBits = 1e-9;
+constexpr std::int64_t kMostSteps = 4096;
 constexpr int kFewValues = 160, kGridPoints = 33, kHalvings = 40;
 
 /// The setup's own part that a key belongs to, and the key within it.
@@ -153,18 +154,16 @@ class Search {
     return changed;
   }
 
-  const BitsPoint* try_value(const ParamValue& value) {
-    for (const BitsPoint& point : points_) {
-      if (point.value == value) return &point;
-    }
-    if (!check({spec_}, {{spec_.key, value}}).empty()) return nullptr;
+  /// Whether the value is new and fits.
+  bool try_value(const ParamValue& value) {
+    if (!tried_.insert(value).second || !check({spec_}, {{spec_.key, value}}).empty()) return false;
     try {
       points_.push_back({value, bits_(with(value)), {}});
-      return &points_.back();
+      return true;
     } catch (const Error& error) {
       ++refused_;
       if (refusal_.empty()) refusal_ = error.what();
-      return nullptr;
+      return false;
     }
   }
 
@@ -176,6 +175,15 @@ class Search {
       return;
     }
     for (const int value : wide_range(domain, widths_)) try_value(value);
+    // What fits has a common step, such as the group of a window. Bits need not rise steadily with the value, so every
+    // step is tried up to where the whole cache or row is reached.
+    int step = 0;
+    for (const BitsPoint& point : points_) step = std::gcd(step, std::get<int>(point.value));
+    const std::int64_t last = std::min<std::int64_t>(domain.max, 2 * *std::max_element(widths_.begin(), widths_.end()));
+    if (step > 0) {
+      const std::int64_t stride = step * std::max<std::int64_t>(1, last / step / kMostSteps);
+      for (std::int64_t value = stride; value <= last; value += stride) try_value(static_cast<int>(value));
+    }
     for (int halving = 0; halving < kHalvings; ++halving) {
       const auto around = values_around_target<int>();
       if (!around || !try_between(around->first, around->second)) return;
@@ -233,6 +241,7 @@ class Search {
   double target_;
   std::vector<std::int64_t> widths_;
   BitsOf bits_;
+  std::set<ParamValue> tried_;
   std::vector<BitsPoint> points_;
   std::int64_t refused_ = 0;
   std::string refusal_;

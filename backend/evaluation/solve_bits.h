@@ -38,8 +38,8 @@ struct BitsSolution {
 std::vector<std::string> free_keys(const Setup& setup, const std::vector<MethodInfo>& methods);
 
 /// Computes the effective bits over the declared domain of one parameter: every value where there are few, otherwise
-/// the divisors of the model's widths, powers of two and the values that halving the interval around the target leads
-/// to. Values that do not fit are left out.
+/// the divisors of the model's widths, powers of two, the multiples of the step that fitting values share, and the
+/// values that halving the interval around the target leads to. Values that do not fit are left out.
 /// @throws Error InvalidArgument for a key that free_keys does not name, a per-layer setup, a target that is no number
 ///         above 0, or when no value of the domain fits the model
 BitsSolution solve_kv_bits(const Setup& setup, const std::string& key, double target_bits, const BitsShape& shape);

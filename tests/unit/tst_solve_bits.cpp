@@ -45,9 +45,15 @@ QString refusal(const std::function<void()>& work) {
 /// The largest bits not above the target over every value of the domain that fits.
 double brute_force(const char* line, const char* key, double target, int from, int to, bool kv) {
   double best = -1.0;
+  const Setup given = kv ? *parse_kv_setup(line) : *parse_weight_setup(line);
+  MethodInfo method;
+  for (const MethodInfo& info : kv ? kv_method_infos() : weight_method_infos()) {
+    if (info.id == given.method) method = info;
+  }
   for (int value = from; value <= to; ++value) {
-    Setup setup = kv ? *parse_kv_setup(line) : *parse_weight_setup(line);
+    Setup setup = given;
     setup.params[key] = value;
+    if (!check(method.params, setup.params).empty()) continue;
     try {
       const double bits = kv ? kv_setup_bits(setup, shape()) : weight_setup_bits(setup, shape());
       if (bits <= target + 1e-9) best = std::max(best, bits);
