@@ -17,18 +17,12 @@
 #include "widgets/paint/axes.h"
 #include "widgets/plot_range.h"
 #include "widgets/plot_view.h"
+#include "widgets/views/linear_names.h"
 
 namespace qs {
 namespace {
 
 constexpr int kColors = 6;  // of seriesColor(): further kinds are dashed
-
-QString kind_text(const std::string& kind) {
-  const QString text = QString::fromStdString(kind);
-  return text.startsWith(QLatin1String("self_attn.")) || text.startsWith(QLatin1String("mlp."))
-             ? text.section(QLatin1Char('.'), 1)
-             : text;
-}
 
 QString gib(std::int64_t bytes) { return QString::number(static_cast<double>(bytes) / (1 << 30), 'f', 2); }
 
@@ -283,7 +277,7 @@ void WeightRunPage::refreshPlot() {
   std::int64_t layers = 1;
   for (std::size_t k = 0; k < kinds.size(); ++k) {
     PlotSeries series;
-    series.name = kind_text(kinds[k]);
+    series.name = short_linear_name(kinds[k]);
     series.color = static_cast<int>(k) % kColors;
     series.dashed = k >= kColors;
     for (const LayerProgress& linear : run_.linears) {
@@ -315,7 +309,7 @@ void WeightRunPage::refreshPlot() {
 void WeightRunPage::refreshTable() {
   QVector<PlainTableModel::Row> rows;
   for (const LayerProgress& linear : run_.linears)
-    rows.append({static_cast<qint64>(linear.layer), kind_text(analysis::linear_kind(linear.linear)),
+    rows.append({static_cast<qint64>(linear.layer), short_linear_name(analysis::linear_kind(linear.linear)),
                  number(linear.loss), number(linear.rtn_loss), number(analysis::loss_ratio(linear)),
                  number(linear.effective_bits), number(linear.damping), static_cast<qint64>(linear.tokens),
                  number(linear.seconds), linear.resumed ? tr("yes") : tr("no"), notes_of(linear)});
