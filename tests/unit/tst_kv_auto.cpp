@@ -114,7 +114,7 @@ class TestKvAuto : public QObject {
     KvAutoRequest whole = request({"skvq:group_size=64,window=16,sink_tokens=0", kEight}, 9.0);
     whole.folder = folder.path().toStdString();
     whole.calibration = read_text(QS_RESOURCES "/texts/wiki.test.raw");
-    whole.calibration.text.resize(60000);
+    whole.calibration.text.resize(3000);
     const KvAutoResult result = choose_kv_setups(sample(), whole, {});
     QCOMPARE(result.calibration, std::string("wiki.test.raw"));
     QVERIFY(result.bits <= 9.0 + 1e-6);
@@ -124,7 +124,7 @@ class TestKvAuto : public QObject {
   void candidatesThatCannotShareACalibrationAreNamed() {
     KvAutoRequest two = request({"skvq:group_size=64,window=16,sink_tokens=0", "kvquant:bits=3"}, 9.0);
     two.calibration = two.evaluation.text;
-    two.calibration.text.resize(40000);
+    two.calibration.text.resize(3000);
     const QString why = refusal(two);
     QVERIFY2(why.contains(QLatin1String("kvquant:bits=3")) && why.contains(QLatin1String("different calibrations")),
              qPrintable(why));
