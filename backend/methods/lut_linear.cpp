@@ -10,7 +10,9 @@
 namespace qs {
 namespace {
 
-constexpr std::int64_t kTableTokens = 16;  ///< above, dequantizing costs less than the look-ups
+// Tokens times planes up to which the look-ups take less time than dequantizing blocks of rows and multiplying.
+constexpr std::int64_t kF32LookUps = 64;
+constexpr std::int64_t kIntegerLookUps = 160;
 constexpr std::int64_t kBlockRows = 256;
 constexpr std::int64_t kThreadRows = 256;  ///< a thread builds tables of its own, which this many rows pay for
 
@@ -119,7 +121,8 @@ at::Tensor LutLinear::apply_blocks(const at::Tensor& x) const {
 
 at::Tensor LutLinear::apply(const at::Tensor& x) const {
   const at::Tensor wide = x.to(at::kFloat).contiguous();
-  at::Tensor y = wide.size(0) <= kTableTokens ? apply_tables(wide) : apply_blocks(wide);
+  const std::int64_t most = arithmetic_ == kernels::LutArithmetic::F32 ? kF32LookUps : kIntegerLookUps;
+  at::Tensor y = wide.size(0) * bits_ <= most ? apply_tables(wide) : apply_blocks(wide);
   if (bias_.defined()) y.add_(bias_.to(at::kFloat));
   return y.to(x.scalar_type());
 }
