@@ -83,6 +83,8 @@ QuantizedTensor RtnWeight::quantize_weight(const at::Tensor& weight, const std::
 }
 
 double RtnWeight::effective_bits(std::int64_t out_features, std::int64_t in_features) const {
+  if (quantizer_.granularity == Granularity::Group && !quantizer_.off())
+    check_group_divides(in_features, quantizer_.group_size, "weight");
   return quantizer_.effective_bits(out_features, in_features);
 }
 

@@ -55,15 +55,14 @@ std::int64_t WeightQuantizer::levels() const {
 
 double WeightQuantizer::effective_bits(std::int64_t out_features, std::int64_t in_features) const {
   if (off()) return 16.0;
-  double group = static_cast<double>(in_features);
-  if (granularity == Granularity::PerTensor) group *= static_cast<double>(out_features);
-  if (granularity == Granularity::Group && group_size > 0) {
-    check_group_divides(in_features, group_size, "weight");
-    group = static_cast<double>(group_size);
-  }
+  double groups = 1.0 / static_cast<double>(in_features);  // a weight
+  if (granularity == Granularity::PerTensor) groups /= static_cast<double>(out_features);
+  // GPTQ allows a short last group, which has parameters of its own.
+  if (granularity == Granularity::Group && group_size > 0)
+    groups *= static_cast<double>((in_features + group_size - 1) / group_size);
   const double parameters =
       8.0 * static_cast<double>(scale_bytes(affine.scale_type)) + (stores_zero_points() ? affine.bits : 0);
-  return affine.bits + parameters / group;
+  return affine.bits + parameters * groups;
 }
 
 WeightCodes quantize_weight_codes(const at::Tensor& weight, const WeightQuantizer& quantizer, const std::string& name) {
