@@ -30,6 +30,7 @@ class ViewArea;
 class ViewBase;
 class WelcomePage;
 class Workbench;
+struct ArchitectureSpec;
 
 /// The workbench's window: views in the middle, docks around them, one table of actions behind menus, keys and palette.
 class MainWindow : public QMainWindow {
@@ -112,6 +113,12 @@ class MainWindow : public QMainWindow {
   void showText(const QString& title, const QString& html);
   void captureDialog(bool weights, bool taps);
   void variantDialog();
+  void showNewPlan(const VariantEntry& entry);
+  void changePlan(bool solve);
+  void overridesDialog();
+  void overridesDialog(const QString& planId, const ArchitectureSpec& spec);
+  void autoDialog();
+  QString currentPlanId() const;  ///< of the project panel, else of the tool bar
   void evaluateDialog();
   void verifyCapture();
   QString currentModelId() const;

@@ -326,8 +326,20 @@ void MainWindow::buildWorkActions() {
         const QString id = plan_combo_->currentData().toString();
         if (!id.isEmpty()) workbench_.selection().edit([&](Selection& s) { s.variantB = id; });
       });
-  add({"quantize.overrides", quantize, tr("Per-layer &Overrides..."), {}, {}}, {});
-  off("quantize.overrides", tr("The methods of this version use one setting for all layers."));
+  add({"quantize.change", quantize, tr("&Change Plan..."), tr("Methods and parameters of the chosen plan"), {}},
+      [this] { changePlan(false); });
+  add({"quantize.overrides",
+       quantize,
+       tr("Per-layer &Overrides..."),
+       tr("The setups of the chosen plan as a table of layers; several can be changed together"),
+       {}},
+      [this] { overridesDialog(); });
+  add({"quantize.auto",
+       quantize,
+       tr("Choose Per &Layer..."),
+       tr("A setup for each layer within a budget of memory, by measured sensitivity"),
+       {}},
+      [this] { autoDialog(); });
   add({"quantize.self_check",
        quantize,
        tr("&Self-check"),
@@ -338,9 +350,12 @@ void MainWindow::buildWorkActions() {
         inspector_->raise();
         if (auto* table = inspector_->findChild<QWidget*>(QStringLiteral("statistics"))) table->setFocus();
       });
-  add({"quantize.solve_bits", quantize, tr("Solve for &Bits..."), {}, {}}, {});
-  off("quantize.solve_bits",
-      tr("Needs a sensitivity analysis, which this version does not have; compare effective bits in Results."));
+  add({"quantize.solve_bits",
+       quantize,
+       tr("Solve for &Bits..."),
+       tr("Set one parameter of the chosen plan so that its effective bits meet a target"),
+       {}},
+      [this] { changePlan(true); });
 
   const QStringList modes = {tr("Show &A"), tr("Show &B"), tr("Show A - B"), tr("Show A / B")};
   for (int mode = 0; mode < 4; ++mode) {
@@ -367,9 +382,12 @@ void MainWindow::buildWorkActions() {
   });
   add({"compare.sweep", compare, tr("-S&weep..."), tr("SmoothQuant's alpha over a grid"), {}},
       [this] { openView(QStringLiteral("alpha")); });
-  add({"compare.sensitivity", compare, tr("Sensi&tivity..."), {}, {}}, {});
-  off("compare.sensitivity",
-      tr("This version has no sensitivity job; the overview of the Error view ranks layers by error."));
+  add({"compare.sensitivity",
+       compare,
+       tr("Sensi&tivity..."),
+       tr("KL divergence of each layer alone under KV setups of your choice"),
+       {}},
+      [this] { autoDialog(); });
   add({"compare.evaluate", compare, tr("&Evaluate..."), tr("Perplexity, KL divergence and agreement of variants"),
        keys("Ctrl+Shift+E")},
       [this] { evaluateDialog(); });
@@ -382,7 +400,9 @@ void MainWindow::buildWorkActions() {
   add({"jobs.resume", jobs, tr("&Resume"), {}, {}}, {});
   off("jobs.resume", tr("Start the job again: finished points and evaluations are taken from the results file."));
   add({"jobs.retry_layer", jobs, tr("Retry &Layer..."), {}, {}}, {});
-  off("jobs.retry_layer", tr("No method of this version works layer by layer."));
+  off("jobs.retry_layer",
+      tr("Start the job of the plan again: it goes on from the layers that are finished. To give a layer other "
+         "settings, use Quantize › Per-layer Overrides."));
   add({"jobs.log", jobs, tr("Show &Log"), tr("What happened, with details"), keys("Ctrl+Shift+G")}, [this] {
     log_->show();
     log_->raise();

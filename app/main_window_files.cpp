@@ -20,7 +20,6 @@
 #include "app/open_model_dialog.h"
 #include "app/sample_start.h"
 #include "app/settings.h"
-#include "app/variant_dialog.h"
 #include "app/workbench.h"
 #include "backend/types/error.h"
 #include "sessions/recent_files.h"
@@ -213,26 +212,6 @@ void MainWindow::captureDialog(bool weights, bool taps) {
   workbench_.document().edit(tr("Capture %1").arg(entry.id), [&](SessionState& state) { state.captures << entry; });
   workbench_.selection().edit([&](Selection& s) { s.captureA = entry.id; });
   workbench_.makeCapture(entry.id, true, dialog.taps(), dialog.weights());
-}
-
-void MainWindow::variantDialog() {
-  VariantDialog dialog(workbench_, currentModelId(), this);
-  if (dialog.exec() != QDialog::Accepted) return;
-  const QString id = workbench_.addVariant(dialog.entry());
-  workbench_.selection().edit([&](Selection& s) {
-    if (s.variantB.isEmpty() || !s.variantA.isEmpty())
-      s.variantB = id;
-    else
-      s.variantA = id;
-  });
-}
-
-void MainWindow::evaluateDialog() {
-  const Selection& chosen = workbench_.selection().selection();
-  EvaluateDialog dialog(workbench_.session(), {chosen.variantA, chosen.variantB, project_->selectedVariant()}, this);
-  if (dialog.exec() != QDialog::Accepted || dialog.variantIds().isEmpty()) return;
-  workbench_.evaluate(dialog.variantIds(), dialog.window(), dialog.windows(), dialog.tasks());
-  openView(QStringLiteral("results"));
 }
 
 void MainWindow::verifyCapture() {

@@ -193,8 +193,8 @@ void MainWindow::refreshActions() {
   actions_->action(QStringLiteral("edit.redo"))
       ->setText(document.canRedo() ? tr("&Redo %1").arg(document.redoText()) : tr("&Redo"));
   const bool any_model = !state.models.isEmpty();
-  for (const char* id : {"capture.kv", "capture.weights", "capture.taps", "quantize.new", "model.forecast",
-                         "model.properties", "model.unload"}) {
+  for (const char* id : {"capture.kv", "capture.weights", "capture.taps", "quantize.new", "quantize.auto",
+                         "compare.sensitivity", "model.forecast", "model.properties", "model.unload"}) {
     actions_->setAvailable(QLatin1String(id), any_model, tr("Open a model first (Model › Load)."));
   }
   const bool any_capture = !state.captures.isEmpty();
@@ -202,7 +202,8 @@ void MainWindow::refreshActions() {
     actions_->setAvailable(QLatin1String(id), any_capture, tr("Open or make a capture first (Capture › Capture KV)."));
   }
   const bool any_variant = state.variants.size() > 0;
-  for (const char* id : {"quantize.apply", "compare.evaluate", "compare.swap"}) {
+  for (const char* id : {"quantize.apply", "quantize.change", "quantize.overrides", "quantize.solve_bits",
+                         "compare.evaluate", "compare.swap"}) {
     actions_->setAvailable(QLatin1String(id), any_variant, tr("Make a plan first (Quantize › New Plan)."));
   }
   const bool busy = workbench_.jobs().busy();

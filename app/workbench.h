@@ -17,6 +17,20 @@
 namespace qs {
 
 class SessionDocument;
+struct KvArtifact;
+
+/// Stored paths of the texts that come with the program; the first is the one captures and evaluations start with.
+QStringList bundled_texts();
+
+/// What a calibrated KV setup of a variant learned from.
+struct CalibrationNote {
+  QString setup;  ///< the part of the setup that was calibrated
+  QString text;   ///< name of the text
+  qint64 windows = 0, tokens = 0;
+  quint64 seed = 0;
+  QString made;  ///< local date and time
+  QString line() const;
+};
 class WeightRuns;
 
 /// What is open: the session document, its loaded models, captures and variants, the jobs and the selection. Presenters
@@ -40,6 +54,17 @@ class Workbench : public QObject {
   std::shared_ptr<const Variant> buildVariant(const QString& variantId, const JobContext& job);
   /// What layer-by-layer methods told while buildVariant ran.
   WeightRuns& weightRuns();
+
+  /// The calibration that the KV setup of a variant needs, made on its calibrationText() or remembered; null when it
+  /// needs none. Call inside a job.
+  std::shared_ptr<const KvArtifact> kvCalibration(const VariantEntry& variant, const JobContext& job);
+  /// Where the variant's calibration came from, once it was built; any thread.
+  std::optional<CalibrationNote> calibrationNote(const QString& variantId) const;
+  /// Stored path of the text that evaluations of a model read when none is chosen: that of its last capture.
+  QString evaluationText(const QString& modelId) const;
+  /// Stored path of the text that a calibrated KV setup learns from: the variant's own choice, else a bundled text that
+  /// evaluations of its model do not read.
+  QString calibrationText(const VariantEntry& variant) const;
 
   /// Entry of the session by id; empty when it is not there.
   std::optional<ModelEntry> modelEntry(const QString& id) const;
@@ -68,7 +93,9 @@ class Workbench : public QObject {
   bool isReadable(const QString& captureId) const;      ///< its file is there and nobody writes it now; GUI thread
   void ensureCaptures();                                ///< makes those of the session that are missing and have a text
   /// Evaluates each variant in its own job and adds the report to the results file.
-  void evaluate(const QStringList& variantIds, qint64 window, qint64 windows, const QStringList& tasks);
+  /// @param text  stored path; empty: evaluationText() of each variant's model
+  void evaluate(const QStringList& variantIds, qint64 window, qint64 windows, const QStringList& tasks,
+                const QString& text = {});
   void unloadModels();  ///< frees models, variants and open captures; they are loaded again when needed
 
   // Undoable changes of the session.
@@ -89,10 +116,14 @@ class Workbench : public QObject {
   void capturesChanged();  ///< entries were added or removed; see captureReady for their content
   /// A generation ended: what the cache of `variantId` under its setup `kv` had allocated, and what f16 would take.
   void cacheMeasured(const QString& variantId, const QString& kv, qint64 bytes, qint64 bytesIfF16, qint64 tokens);
+  void calibrated(const QString& variantId);                 ///< calibrationNote() has something to say of it
   void message(const QString& text, const QString& detail);  ///< for the log
   void failed(const QString& text, const QString& detail);   ///< for the log and the banner
 
  private:
+  void noteCalibration(const VariantEntry& entry, const Variant& variant);
+  QString weightCalibration(const VariantEntry& entry) const;  ///< capture that its weights learn from; may be empty
+  QString variantKey(const VariantEntry& entry) const;         ///< two variants of one key are the same
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

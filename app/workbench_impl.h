@@ -1,6 +1,7 @@
 #pragma once
 
 #include <QFileInfo>
+#include <QHash>
 #include <QSet>
 #include <map>
 #include <memory>
@@ -60,7 +61,9 @@ struct Workbench::Impl {
   SharedCache<const Model> models;
   SharedCache<const Variant> variants;
   SharedCache<CaptureReader> captures;
-  SharedCache<int> capture_files;  ///< one writer a file
+  SharedCache<int> capture_files;                ///< one writer a file
+  QHash<QString, CalibrationNote> calibrations;  ///< by variant; with calibrations_mutex
+  mutable std::mutex calibrations_mutex;
 
   /// Jobs read entries from this copy, never from the document.
   SessionState snapshot() const {
@@ -76,6 +79,8 @@ struct Workbench::Impl {
     variants.clear();
     captures.clear();
     capture_files.clear();
+    const std::scoped_lock lock(calibrations_mutex);
+    calibrations.clear();
   }
 
  private:

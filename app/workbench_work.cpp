@@ -3,15 +3,22 @@
 #include <QCryptographicHash>
 #include <QDir>
 #include <QFileInfo>
+#include <QLocale>
 
 #include "app/variant_builder.h"
 #include "app/workbench_impl.h"
 #include "backend/evaluation/evaluate.h"
+#include "backend/evaluation/kv_calibration.h"
+#include "backend/method_registry.h"
+#include "backend/model/decoder.h"
 #include "backend/storage/capture.h"
+#include "backend/storage/kv_artifact.h"
 #include "backend/storage/results_file.h"
 
 namespace qs {
 namespace {
+
+const QString kCalibrationFolder = QStringLiteral("/kv-calibrations");
 
 [[noreturn]] void refuse_id(const char* kind, const QString& id) {
   throw Error(ErrorCode::NotFound, std::string("The session has no ") + kind + " '" + id.toStdString() + "'.");
@@ -44,13 +51,16 @@ QString weight_run_folder(const QString& cache, const Model& model, const QStrin
 
 /// Hooks that tell `runs`; the first word of a run begins it, so that other methods leave no trace.
 WeightRunPlace weight_run_place(WeightRuns& runs, const QString& variantId, const QString& setup, const QString& folder,
-                                const std::string& calibration) {
+                                const std::string& calibration, const Model& model) {
   QDir().mkpath(QFileInfo(folder).absolutePath());
-  const auto begin = [&runs, variantId, setup, folder, calibration, begun = std::make_shared<bool>(false)] {
+  DecoderBlock block = model.weights().blocks.front();
+  const auto linears = static_cast<std::int64_t>(linear_slots(block, 0).size());
+  const auto begin = [&runs, variantId, setup, folder, calibration, linears, begun = std::make_shared<bool>(false)] {
     if (std::exchange(*begun, true)) return;
     WeightRun run;
     run.setup = setup;
     run.checkpoint = folder;
+    run.linears_per_layer = linears;
     run.calibration = QString::fromStdString(calibration);
     runs.begin(variantId, std::move(run));
   };
@@ -66,6 +76,10 @@ WeightRunPlace weight_run_place(WeightRuns& runs, const QString& variantId, cons
 }
 
 }  // namespace
+
+QStringList bundled_texts() {
+  return {QStringLiteral("sample:texts/sample-valid.txt"), QStringLiteral("sample:texts/wiki.test.raw")};
+}
 
 std::shared_ptr<const Model> Workbench::loadModel(const QString& modelId, const JobContext& job) {
   const auto entry = modelEntry(modelId);
@@ -92,6 +106,20 @@ std::shared_ptr<CaptureReader> Workbench::openCapture(const QString& captureId, 
   return impl_->captures.get(path, [&] { return CaptureReader::open(file_path(path)); });
 }
 
+QString Workbench::weightCalibration(const VariantEntry& entry) const {
+  if (!needs_calibration(entry.weights.trimmed().toStdString())) return {};
+  for (const CaptureEntry& capture : impl_->snapshot().captures) {
+    if (capture.modelId == entry.modelId && QFileInfo::exists(resolvePath(capture.path))) return capture.id;
+  }
+  return {};
+}
+
+QString Workbench::variantKey(const VariantEntry& entry) const {
+  return QStringList{entry.modelId, entry.weights.trimmed(), entry.kv.trimmed(), weightCalibration(entry),
+                     calibrationText(entry)}
+      .join(QLatin1Char('\n'));
+}
+
 std::shared_ptr<const Variant> Workbench::buildVariant(const QString& variantId, const JobContext& job) {
   auto entry = variantEntry(variantId);
   if (!entry) {
@@ -100,34 +128,26 @@ std::shared_ptr<const Variant> Workbench::buildVariant(const QString& variantId,
     entry = VariantEntry{variantId, {}, variantId, {}, {}};
   }
   const QString weights = entry->weights.trimmed(), kv = entry->kv.trimmed();
-  QString calibration_id;
-  if (needs_calibration(weights.toStdString())) {
-    for (const CaptureEntry& capture : impl_->snapshot().captures) {
-      if (capture.modelId == entry->modelId && QFileInfo::exists(resolvePath(capture.path)))
-        calibration_id = capture.id;
-      if (!calibration_id.isEmpty()) break;
-    }
-    if (calibration_id.isEmpty()) {
-      throw Error(ErrorCode::InvalidArgument,
-                  "'" + entry->name.toStdString() +
-                      "' needs a calibration, and no capture of its model is open. Capture a text "
-                      "with activation statistics first (Capture > Capture KV...).");
-    }
+  const QString calibration_id = weightCalibration(*entry);
+  if (calibration_id.isEmpty() && needs_calibration(weights.toStdString())) {
+    throw Error(ErrorCode::InvalidArgument, "'" + entry->name.toStdString() +
+                                                "' needs a calibration, and no capture of its model is open. Capture a "
+                                                "text with activation statistics first (Capture > Capture KV...).");
   }
   const auto model = loadModel(entry->modelId, job.part(0.0, 0.3));
-  const QString key = QStringList{entry->modelId, weights, kv, calibration_id}.join(QLatin1Char('\n'));
-  return impl_->variants.get(key, [&] {
+  return impl_->variants.get(variantKey(*entry), [&] {
     std::shared_ptr<CaptureReader> capture;
     if (!calibration_id.isEmpty()) capture = openCapture(calibration_id, job);
-    const KvCalibrationPlace place{file_path(resolvePath(QStringLiteral("sample:texts/sample-valid.txt"))),
-                                   file_path(cacheFolder() + QStringLiteral("/kv-calibrations"))};
+    const KvCalibrationPlace place{file_path(resolvePath(calibrationText(*entry))),
+                                   file_path(cacheFolder() + kCalibrationFolder)};
     const WeightRunPlace run = weight_run_place(impl_->weight_runs, variantId, weights,
                                                 weight_run_folder(cacheFolder(), *model, weights, capture.get()),
-                                                capture ? capture->info().text_source : std::string());
+                                                capture ? capture->info().text_source : std::string(), *model);
     try {
       auto variant =
           build_variant(model, weights.toStdString(), kv.toStdString(), capture.get(), place, job.part(0.3, 1.0), run);
       impl_->weight_runs.end(variantId, WeightRun::State::Finished);
+      noteCalibration(*entry, *variant);
       return variant;
     } catch (const Cancelled&) {
       impl_->weight_runs.end(variantId, WeightRun::State::Stopped, tr("Cancelled."));
@@ -137,6 +157,68 @@ std::shared_ptr<const Variant> Workbench::buildVariant(const QString& variantId,
       throw;
     }
   });
+}
+
+std::shared_ptr<const KvArtifact> Workbench::kvCalibration(const VariantEntry& variant, const JobContext& job) {
+  const std::optional<Setup> setup = parse_kv_setup(variant.kv.toStdString());
+  if (!setup || !needs_kv_calibration(*setup)) return nullptr;
+  const auto model = loadModel(variant.modelId, job.part(0.0, 0.2));
+  return std::make_shared<const KvArtifact>(
+      remembered_kv_calibration(*model, *setup, {.text = read_text(file_path(resolvePath(calibrationText(variant))))},
+                                file_path(cacheFolder() + kCalibrationFolder), job.part(0.2, 1.0)));
+}
+
+void Workbench::noteCalibration(const VariantEntry& entry, const Variant& variant) {
+  if (!variant.kv_setup() || !needs_kv_calibration(*variant.kv_setup())) return;
+  const std::filesystem::path file = kv_calibration_file(
+      variant.model(), *variant.kv_setup(), {.text = read_text(file_path(resolvePath(calibrationText(entry))))},
+      file_path(cacheFolder() + kCalibrationFolder));
+  const QFileInfo info(QString::fromStdU16String(file.u16string()));
+  if (!info.exists()) return;
+  const KvArtifact artifact = read_kv_artifact(file);
+  {
+    const std::scoped_lock lock(impl_->calibrations_mutex);
+    impl_->calibrations[entry.id] = {QString::fromStdString(artifact.setup),
+                                     QString::fromStdString(artifact.source),
+                                     artifact.windows,
+                                     artifact.tokens,
+                                     artifact.seed,
+                                     QLocale().toString(info.lastModified(), QLocale::ShortFormat)};
+  }
+  QMetaObject::invokeMethod(this, [this, id = entry.id] { Q_EMIT calibrated(id); });
+}
+
+std::optional<CalibrationNote> Workbench::calibrationNote(const QString& variantId) const {
+  const std::scoped_lock lock(impl_->calibrations_mutex);
+  const auto found = impl_->calibrations.constFind(variantId);
+  return found == impl_->calibrations.constEnd() ? std::nullopt : std::optional<CalibrationNote>(*found);
+}
+
+QString CalibrationNote::line() const {
+  return Workbench::tr("%1, calibrated on %2: %L3 windows, %L4 tokens, seed %5, %6")
+      .arg(setup, text)
+      .arg(windows)
+      .arg(tokens)
+      .arg(seed)
+      .arg(made);
+}
+
+QString Workbench::evaluationText(const QString& modelId) const {
+  QString text = bundled_texts().first();
+  for (const CaptureEntry& capture : impl_->snapshot().captures) {
+    if (capture.modelId == modelId && !capture.text.isEmpty()) text = capture.text;
+  }
+  return text;
+}
+
+QString Workbench::calibrationText(const VariantEntry& variant) const {
+  if (!variant.calibration.isEmpty()) return variant.calibration;
+  const QString evaluated = resolvePath(evaluationText(variant.modelId));
+  const QStringList texts = bundled_texts();
+  for (auto text = texts.crbegin(); text != texts.crend(); ++text) {
+    if (resolvePath(*text) != evaluated) return *text;
+  }
+  return texts.last();
 }
 
 void Workbench::unloadModels() {
@@ -242,15 +324,13 @@ void Workbench::ensureCaptures() {
   }
 }
 
-void Workbench::evaluate(const QStringList& variantIds, qint64 window, qint64 windows, const QStringList& tasks) {
+void Workbench::evaluate(const QStringList& variantIds, qint64 window, qint64 windows, const QStringList& tasks,
+                         const QString& text) {
   for (const QString& id : variantIds) {
     const auto entry = variantEntry(id);
     if (!entry) continue;
-    QString text = QStringLiteral("sample:texts/sample-valid.txt");
-    for (const CaptureEntry& capture : session().captures) {
-      if (capture.modelId == entry->modelId && !capture.text.isEmpty()) text = capture.text;
-    }
-    const QString text_file = resolvePath(text), results = resultsFile();
+    const QString text_file = resolvePath(text.isEmpty() ? evaluationText(entry->modelId) : text);
+    const QString results = resultsFile();
     jobs().start(
         tr("Evaluate %1").arg(entry->name), QStringLiteral("results"), JobLane::Compute,
         [=, this, model_id = entry->modelId](const JobContext& job) {

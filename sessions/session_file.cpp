@@ -264,11 +264,13 @@ QByteArray session_to_json(const SessionState& state) {
                                           })},
       {"variants", to_array<VariantEntry>(state.variants,
                                           [](const VariantEntry& v) {
-                                            return QJsonObject{{"id", v.id},
-                                                               {"name", v.name},
-                                                               {"modelId", v.modelId},
-                                                               {"weights", v.weights},
-                                                               {"kv", v.kv}};
+                                            QJsonObject variant{{"id", v.id},
+                                                                {"name", v.name},
+                                                                {"modelId", v.modelId},
+                                                                {"weights", v.weights},
+                                                                {"kv", v.kv}};
+                                            if (!v.calibration.isEmpty()) variant["calibration"] = v.calibration;
+                                            return variant;
                                           })},
       {"pins", to_array<PinEntry>(state.pins,
                                   [](const PinEntry& p) {
@@ -347,8 +349,8 @@ SessionState session_from_json(const QByteArray& json, const QString& source) {
   });
   in.list("variants", [&](const QJsonValue& value, const QString& where) {
     FieldReader entry(value, where, source);
-    const VariantEntry variant{entry.text("id"), entry.text("name"), entry.text("modelId"), entry.text("weights"),
-                               entry.text("kv")};
+    const VariantEntry variant{entry.text("id"),      entry.text("name"), entry.text("modelId"),
+                               entry.text("weights"), entry.text("kv"),   entry.text("calibration")};
     entry.finish();
     refuse_twice(variant_ids, variant.id, where, source);
     variant_ids.insert(variant.id);

@@ -25,6 +25,7 @@ struct CaptureEntry {
 /// Model + at most one weight setup + at most one KV setup, as setup lines; empty is full precision.
 struct VariantEntry {
   QString id, name, modelId, weights, kv;
+  QString calibration = {};  ///< text that a calibrated KV setup learns from; empty: one that is not evaluated
   bool operator==(const VariantEntry&) const = default;
 };
 

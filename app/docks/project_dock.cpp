@@ -32,6 +32,7 @@ ProjectDock::ProjectDock(Workbench& workbench, QWidget* parent)
   connect(&workbench_, &Workbench::capturesChanged, this, &ProjectDock::rebuild);
   connect(&workbench_, &Workbench::variantsChanged, this, &ProjectDock::rebuild);
   connect(&workbench_, &Workbench::resultsChanged, this, &ProjectDock::rebuild);
+  connect(&workbench_, &Workbench::calibrated, this, &ProjectDock::rebuild);
   connect(&workbench_, &Workbench::sessionReplaced, this, [this] { layers_.clear(); });
   connect(&workbench_, &Workbench::captureReady, this, &ProjectDock::fillLayers);
   connect(&workbench_.document(), &SessionDocument::changed, this,
@@ -88,8 +89,9 @@ void ProjectDock::rebuild() {
     const QString mark = variant.id == chosen.variantA   ? tr("A  ")
                          : variant.id == chosen.variantB ? tr("B  ")
                                                          : QString();
-    addRow(variants, VariantRow, mark + variant.name, variant.id,
-           tr("%1: %2").arg(variant.modelId, setup.isEmpty() ? tr("full precision") : setup));
+    QString tip = tr("%1: %2").arg(variant.modelId, setup.isEmpty() ? tr("full precision") : setup);
+    if (const auto note = workbench_.calibrationNote(variant.id)) tip += u'\n' + note->line();
+    addRow(variants, VariantRow, mark + variant.name, variant.id, tip);
   }
 
   auto* results =
@@ -214,6 +216,8 @@ void ProjectDock::showMenu(const QPoint& position) {
     case VariantRow:
       menu.addAction(tr("Compare as A"), this, [&hub, id] { hub.edit([&](Selection& s) { s.variantA = id; }); });
       menu.addAction(tr("Compare as B"), this, [&hub, id] { hub.edit([&](Selection& s) { s.variantB = id; }); });
+      request(tr("Change..."), "quantize.change");
+      request(tr("Layer by layer..."), "quantize.overrides");
       request(tr("Evaluate..."), "compare.evaluate");
       menu.addAction(tr("Remove"), this, [this, id] { workbench_.removeVariant(id); });
       break;

@@ -53,7 +53,7 @@ class Random {
       s.captures << CaptureEntry{QStringLiteral("c%1").arg(i), path(), text(), path(), number(0, 100000)};
     }
     for (int i = number(0, 4); i > 0; --i)
-      s.variants << VariantEntry{QStringLiteral("v%1").arg(i), text(), text(), text(), text()};
+      s.variants << VariantEntry{QStringLiteral("v%1").arg(i), text(), text(), text(), text(), path()};
     for (int i = number(0, 4); i > 0; --i) {
       s.pins << PinEntry{text(), text(), text(), number(-1, 80), number(-1, 64), number(-1, 4096), number(-1, 32768)};
     }

@@ -115,9 +115,9 @@ class TestSolveBits : public QObject {
   }
 
   void groupsOfWeightsAreDivisors() {
-    const BitsSolution solution = solve_weights("gptq", "group_size", 4.3);
+    const BitsSolution solution = solve_weights("rtn", "group_size", 4.35);
     QVERIFY(solution.reached());
-    QVERIFY(std::abs(solution.best->bits - brute_force("gptq", "group_size", 4.3, -1, 704, false)) < 1e-9);
+    QVERIFY(std::abs(solution.best->bits - brute_force("rtn", "group_size", 4.35, -1, 704, false)) < 1e-9);
     QCOMPARE(weight_setup_bits(parse_weight_setup(solution.best->setup), shape()), solution.best->bits);
   }
 
