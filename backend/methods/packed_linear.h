@@ -41,6 +41,7 @@ class PackedLinear final : public LinearOp {
   std::int64_t in_features() const override { return in_features_; }
   std::int64_t out_features() const override { return out_features_; }
   bool packed() const override { return true; }
+  at::Tensor bias() const override { return bias_; }
   Form form() const { return form_; }
   /// What is packed, for checkpoints. Codes of the absmax quantizer, which lie around 2^(bits - 1) - 1, come one higher,
   /// so that symmetric codes have one zero point. @param with_codes  false: a description without `codes`, without work

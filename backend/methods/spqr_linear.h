@@ -31,6 +31,7 @@ class SpqrLinear final : public LinearOp {
   std::int64_t in_features() const override { return in_; }
   std::int64_t out_features() const override { return out_; }
   bool packed() const override { return true; }
+  at::Tensor bias() const override { return bias_; }
   std::int64_t outliers() const { return outlier_values_.numel(); }
 
   // What is stored, for views.

@@ -208,7 +208,9 @@ OrderedJson gptq_config(const std::vector<CodedLinear>& coded, const std::vector
                         {"checkpoint_format", coded.front().format.zero_minus_one ? "gptq" : "gptq_v2"},
                         {"pack_dtype", "int32"}};
   if (!dynamic.empty()) config["dynamic"] = dynamic;
-  config["meta"] = {{"quantizer", OrderedJson::array({program})}};
+  std::string writer = program;  // readers expect "name:version"
+  std::replace(writer.begin(), writer.end(), ' ', ':');
+  config["meta"] = {{"quantizer", OrderedJson::array({writer})}};
   return config;
 }
 
