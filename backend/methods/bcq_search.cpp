@@ -24,6 +24,16 @@ void signed_totals(std::vector<double>& values) {
   }
 }
 
+/// Mean of |x|, in four chains of f64.
+float mean_magnitude(const float* x, std::int64_t count) {
+  double totals[4] = {};
+  std::int64_t k = 0;
+  for (; k + 4 <= count; k += 4)
+    for (int chain = 0; chain < 4; ++chain) totals[chain] += static_cast<double>(std::fabs(x[k + chain]));
+  for (; k < count; ++k) totals[0] += static_cast<double>(std::fabs(x[k]));
+  return static_cast<float>((totals[0] + totals[1] + totals[2] + totals[3]) / static_cast<double>(count));
+}
+
 /// Cholesky; false when a pivot vanishes.
 bool solve_definite(const double* matrix, int n, double* x) {
   double lower[kMostBits][kMostBits];
@@ -96,21 +106,22 @@ void BcqGroupSearch::run(const float* w, std::uint8_t* codes, float* alpha) {
   }
 }
 
+/// Signs gather in 32-bit words first, so that the loops become vector code.
 void BcqGroupSearch::start_greedily(const float* w, std::uint8_t* codes, float* alpha) {
   std::copy(w, w + size_, residual_.begin());
-  std::fill(codes, codes + size_, std::uint8_t{0});
+  std::fill(index_.begin(), index_.end(), 0);
+  float* const rest = residual_.data();
+  std::int32_t* const signs = index_.data();
   for (int plane = 0; plane < bits_; ++plane) {
-    double total = 0.0;
-    for (const float r : residual_) total += static_cast<double>(std::fabs(r));
-    const auto mean = static_cast<float>(total / static_cast<double>(size_));
+    const float mean = mean_magnitude(rest, size_);
+    const std::int32_t bit = 1 << plane;
     alpha[plane] = mean;
     for (std::int64_t k = 0; k < size_; ++k) {
-      float& r = residual_[static_cast<std::size_t>(k)];
-      const bool plus = r >= 0.0F;
-      codes[k] = static_cast<std::uint8_t>(codes[k] | (plus ? 1 << plane : 0));
-      r -= plus ? mean : -mean;
+      signs[k] |= rest[k] >= 0.0F ? bit : 0;
+      rest[k] -= rest[k] >= 0.0F ? mean : -mean;
     }
   }
+  for (std::int64_t k = 0; k < size_; ++k) codes[k] = static_cast<std::uint8_t>(signs[k]);
 }
 
 /// alpha = argmin ||w - B alpha||, absolute and in descending order. Both sides of the normal equations are signed
