@@ -114,9 +114,9 @@ class TestAbsmax : public QObject {
     const at::Tensor original = model_of()->weights().blocks[1].linear(LinearKind::Down).weight();
     const at::Tensor expected = at::mm(brute_force(x, 8, x.size(1)), brute_force(original, 8, original.size(1)).t());
     QVERIFY(relative(down.apply(x), expected) < 1e-5);
-    const LinearOp& whole =
-        applied("act_quant=per_tensor,weight_quant=per_tensor,scale_dtype=f32").blocks[1].linear(LinearKind::Down);
-    QVERIFY(relative(whole.weight(), brute_force(original, 8, original.numel())) < 1e-6);
+    const DecoderWeights whole = applied("act_quant=per_tensor,weight_quant=per_tensor,scale_dtype=f32");
+    QVERIFY(relative(whole.blocks[1].linear(LinearKind::Down).weight(), brute_force(original, 8, original.numel())) <
+            1e-6);
   }
 
   void productsOfAttentionMayBeQuantized() {

@@ -358,8 +358,8 @@ class TestZeroQuant : public QObject {
 
   void distillationLowersTheLossOnTheSample() {
     const Setup setup = *parse_weight_setup(
-        "zeroquant:bits_attn=4,bits_mlp=3,bits_a=8,lkd=true,lkd_layers=0/2,lkd_steps=20,lkd_lr=0.0003,lkd_batch=4,"
-        "nsamples=8,seqlen=64");
+        "zeroquant:bits_attn=4,bits_mlp=3,bits_a=8,lkd=true,lkd_layers=0/2,lkd_steps=10,lkd_lr=0.0006,lkd_batch=3,"
+        "nsamples=6,seqlen=48");
     const CalibrationWindows texts =
         calibration_windows(*sample_model(), read_text(QS_RESOURCES "/texts/sample-valid.txt"), setup);
     std::vector<LayerProgress> told;
@@ -473,7 +473,7 @@ class TestZeroQuant : public QObject {
     beyond.params += ",lkd_layers=3-9";
     QVERIFY(says(message_of([&] { beyond.go(); }), "has 0 to 4"));
     Run diverging;
-    diverging.params = "lkd=true,lkd_lr=1,lkd_steps=200,bits_a=8,lkd_layers=0";
+    diverging.params = "lkd=true,lkd_lr=1,lkd_steps=30,bits_a=8,lkd_layers=0";
     const std::string message = message_of([&] { diverging.go(); });
     QVERIFY(message.empty() || says(message, "lkd_lr"));
     QVERIFY(!message.empty() || says(diverging.told[0].notes[0], "did not fall"));
