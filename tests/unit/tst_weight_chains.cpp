@@ -217,7 +217,9 @@ class TestWeightChains : public QObject {
     QVERIFY(!later.equal(expected.blocks[3].linear(LinearKind::Up).weight()));
     for (DecoderWeights copy = inputs_too; const LinearSlot& slot : linear_slots(copy))
       QCOMPARE(input_quantization(**slot.op).bits, 4);
-    QVERIFY(inputs_too.measured_bits > 3.0 && inputs_too.measured_bits < 4.0);
+    // 3 bits, 19 for each group of 32, and the index of groups in activation order, much in rows of 64.
+    QVERIFY2(inputs_too.measured_bits > 3.5 && inputs_too.measured_bits < 4.5,
+             qPrintable(QString::number(inputs_too.measured_bits)));
   }
 
   void packedChainsRunLikeSimulatedOnes() {
