@@ -144,7 +144,7 @@ class TestExport : public QObject {
     row("gpt_neox", ordered, "gptq", "GPTQ, 4 bits, groups of 16, activation order");
     row("opt", g16, "gptq", "GPTQ, 4 bits, groups of 16");
     row("opt_350m", g16, "gptq", "GPTQ, 4 bits, groups of 16");
-    row("mixtral", g16, "gptq", "GPTQ, 4 bits, groups of 16");  // the router stays as it is
+    row("mixtral", "rtn:bits=4,group_size=8", "gptq", "GPTQ, 4 bits, groups of 8");  // the router stays as it is
     row("falcon_40b", g16, "gptq", "GPTQ, 4 bits, groups of 16");
     row("gemma2", g16, "gptq", "GPTQ, 4 bits, groups of 16");
     row("llama", g16, "compressed-tensors", "compressed-tensors W4A16, groups of 16");
@@ -154,7 +154,7 @@ class TestExport : public QObject {
     row("llama", ordered, "compressed-tensors", "compressed-tensors W4A16, groups of 16, activation order");
     row("qwen2", ordered, "compressed-tensors", "compressed-tensors W4A16, groups of 16, activation order");
     row("phi3", g16, "compressed-tensors", "compressed-tensors W4A16, groups of 16");
-    row("mixtral", g16, "compressed-tensors", "compressed-tensors W4A16, groups of 16");
+    row("mixtral", "rtn:bits=4,group_size=8", "compressed-tensors", "compressed-tensors W4A16, groups of 8");
     row("opt", g16, "compressed-tensors", "compressed-tensors W4A16, groups of 16");
     row("llama", "rtn:bits=4,group_size=16,scale_dtype=bf16", "compressed-tensors",
         "compressed-tensors W4A16, groups of 16");
@@ -163,7 +163,6 @@ class TestExport : public QObject {
     row("opt", w8a8, "compressed-tensors", "compressed-tensors W8A8");
     row("phi3", "smoothquant:quantizer=absmax,level=O1", "compressed-tensors", "compressed-tensors W8A8");
     row("llama2.c", "rtn:bits=4,group_size=4", "compressed-tensors", "compressed-tensors W4A16, groups of 4");
-    row("llama3.gguf", g16, "gptq", "GPTQ, 4 bits, groups of 16");
     row("qwen2.gguf", g16, "gptq", "GPTQ, 4 bits, groups of 16");
     row("gpt_neox.gguf", g16, "gptq", "GPTQ, 4 bits, groups of 16");
     row("gpt2.gguf", g16, "gptq", "GPTQ, 4 bits, groups of 16");
