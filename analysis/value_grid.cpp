@@ -65,7 +65,12 @@ ValueGrid value_grid(std::span<const float> original, std::span<const float> rec
   std::sort(seen.begin(), seen.end());
   seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
   grid.distinct_levels = static_cast<std::int64_t>(seen.size());
-  if (static_cast<int>(seen.size()) > max_levels) seen.resize(static_cast<std::size_t>(max_levels));
+  if (seen.size() > static_cast<std::size_t>(max_levels)) {
+    // Evenly by rank, so that what is drawn stands for all of them.
+    const std::size_t kept = static_cast<std::size_t>(max_levels), count = seen.size();
+    for (std::size_t i = 0; i < kept; ++i) seen[i] = seen[i * (count - 1) / std::max<std::size_t>(1, kept - 1)];
+    seen.resize(kept);
+  }
   grid.levels = std::move(seen);
   return grid;
 }

@@ -11,11 +11,12 @@ namespace qs::analysis {
 
 /// How the values of a tensor are distributed, and where a quantizer put them.
 struct ValueGrid {
-  double low = 0.0, high = 0.0;                ///< of the finite values
-  std::vector<std::int64_t> original;          ///< count by bin; bins split low..high evenly
-  std::vector<std::int64_t> reconstructed;     ///< the same bins; empty without a reconstruction
-  std::vector<float> levels;                   ///< distinct reconstructed values of quantized elements, ascending
-  std::int64_t distinct_levels = 0;            ///< how many there are; `levels` stops at max_levels
+  double low = 0.0, high = 0.0;             ///< of the finite values
+  std::vector<std::int64_t> original;       ///< count by bin; bins split low..high evenly
+  std::vector<std::int64_t> reconstructed;  ///< the same bins; empty without a reconstruction
+  std::vector<float> levels;                ///< distinct reconstructed values of quantized elements, ascending
+  std::int64_t distinct_levels =
+      0;  ///< how many there are; beyond max_levels, `levels` has so many of them, evenly by rank
   std::int64_t count = 0, full_precision = 0;  ///< elements; of them left in full precision (code 255)
   std::int64_t not_finite = 0;                 ///< NaN and infinities, in no bin
   double mean = 0.0, deviation = 0.0, absmax = 0.0;

@@ -42,7 +42,8 @@ QTabWidget* ViewArea::makePane() {
   pane->setDocumentMode(true);
   pane->setMovable(true);
   pane->setTabsClosable(true);
-  pane->setElideMode(Qt::ElideRight);
+  pane->setElideMode(Qt::ElideNone);
+  pane->setUsesScrollButtons(true);
   pane->tabBar()->setObjectName(QStringLiteral("tabs"));
   pane->tabBar()->setAccessibleName(tr("Views of this pane"));
   pane->setAccessibleName(tr("Pane"));

@@ -178,6 +178,14 @@ class AlphaBalanceTest : public QObject {
     QCOMPARE(grid.full_precision, std::int64_t{1});
     QCOMPARE(grid.levels, (std::vector<float>{0.0F, 1.0F}));
   }
+
+  void manyLevelsAreThinnedEvenly() {
+    std::vector<float> x(1000), codes(1000, 0.0f);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i);
+    const ValueGrid grid = value_grid(x, x, codes, 4, 10);
+    QCOMPARE(grid.distinct_levels, std::int64_t{1000});
+    QCOMPARE(grid.levels, (std::vector<float>{0, 111, 222, 333, 444, 555, 666, 777, 888, 999}));
+  }
 };
 
 QTEST_GUILESS_MAIN(AlphaBalanceTest)

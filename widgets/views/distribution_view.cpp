@@ -92,7 +92,9 @@ QString DistributionView::factsText() const {
     const analysis::QuantizerGrid& quantizer = distribution_.quantizer;
     if (!distribution_.groups.isEmpty())
       facts << tr("%1, %2 of them here").arg(distribution_.groups).arg(quantizer.groups);
-    facts << tr("%1 distinct levels").arg(grid.distinct_levels);
+    facts << (grid.distinct_levels > static_cast<qint64>(grid.levels.size())
+                  ? tr("%1 distinct levels, %2 of them drawn").arg(grid.distinct_levels).arg(grid.levels.size())
+                  : tr("%1 distinct levels").arg(grid.distinct_levels));
     const auto share = [](std::int64_t part, std::int64_t whole) {
       return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
     };
