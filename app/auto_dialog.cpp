@@ -403,7 +403,7 @@ void AutoDialog::start() {
       [this](const KvAutoResult& result) {
         job_ = 0;
         result_ = result;
-        show(result);
+        showResult(result);
         refresh();
       },
       [this](const JobStatus& status) {
@@ -418,7 +418,7 @@ void AutoDialog::start() {
   refresh();
 }
 
-void AutoDialog::show(const KvAutoResult& result) {
+void AutoDialog::showResult(const KvAutoResult& result) {
   QStringList names;
   std::vector<std::vector<double>> loss(result.choice.size());
   for (const KvAutoCandidate& candidate : result.candidates) {

@@ -46,7 +46,7 @@ class AutoDialog : public QDialog {
   double budgetBits() const;
   void refresh();
   void start();
-  void show(const KvAutoResult& result);
+  void showResult(const KvAutoResult& result);
 
   Workbench& workbench_;
   std::optional<ArchitectureSpec> spec_;

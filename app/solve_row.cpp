@@ -133,7 +133,7 @@ void SolveRow::solve() {
       },
       this,
       [this, generation](const BitsSolution& solution) {
-        if (generation == generation_) show(solution);
+        if (generation == generation_) showAnswer(solution);
       },
       [this, generation](const JobStatus& status) {
         if (generation != generation_) return;
@@ -142,7 +142,7 @@ void SolveRow::solve() {
       });
 }
 
-void SolveRow::show(const BitsSolution& solution) {
+void SolveRow::showAnswer(const BitsSolution& solution) {
   const auto point = [&](const BitsPoint& at) {
     return tr("%1 = %2: %3 bits").arg(text(solution.key), text(format_value(at.value))).arg(at.bits, 0, 'f', 3);
   };

@@ -32,7 +32,7 @@ class SolveRow : public QWidget {
  private:
   void solve();
   void refresh();
-  void show(const BitsSolution& solution);
+  void showAnswer(const BitsSolution& solution);
 
   const bool kv_;
   JobRunner& jobs_;
