@@ -7,6 +7,7 @@
 #include <QLabel>
 #include <QPainter>
 #include <QVBoxLayout>
+#include <algorithm>
 #include <cmath>
 
 #include "widgets/models/plain_table_model.h"
@@ -130,9 +131,11 @@ QVector<PlotRule> DistributionView::rules() const {
   QVector<PlotRule> rules;
   const analysis::QuantizerGrid& quantizer = distribution_.quantizer;
   const auto add = [&](float at, const QString& text) {
-    if (!std::isfinite(at) || at < distribution_.grid.low || at > distribution_.grid.high) return;
+    // Ends that rounding moved just beyond the data are drawn at its edge.
+    const double low = distribution_.grid.low, high = distribution_.grid.high, slack = 0.02 * (high - low);
+    if (!std::isfinite(at) || at < low - slack || at > high + slack) return;
     PlotRule rule;
-    rule.at = at;
+    rule.at = std::clamp<double>(at, low, high);
     rule.label = text.arg(number_text(at, 3));
     rule.vertical = true;
     rules.append(rule);

@@ -247,7 +247,10 @@ void LocalityView::refreshCurve() {
                                ? QString::number(protected_.newestMost)
                                : tr("%1 to %2").arg(protected_.newestLeast).arg(protected_.newestMost);
     if (protected_.newestMost > 0)
-      panel.marks.push_back({static_cast<double>(protected_.newestMost), tr("protected: newest %1").arg(newest)});
+      panel.marks.push_back({static_cast<double>(protected_.newestMost),
+                             protected_.sinks > 0
+                                 ? tr("protected: first %1, newest %2").arg(protected_.sinks).arg(newest)
+                                 : tr("protected: newest %1").arg(newest)});
     if (protected_.newestLeast > 0 && protected_.newestLeast != protected_.newestMost)
       panel.marks.push_back({static_cast<double>(protected_.newestLeast), QString()});
     panel.caption = first->quantized_mass.empty()
@@ -263,23 +266,22 @@ void LocalityView::refreshCurve() {
 
 QString LocalityView::protectedText(const std::vector<analysis::HeadLocality>& heads,
                                     const analysis::HeadLocality& head) const {
-  // Keys and values; of each the mean over the heads of the layer.
-  QStringList parts;
-  const QStringList names{tr("keys"), tr("values")};
-  for (std::size_t i = 0; i < head.quantized_mass.size() && i < 2; ++i) {
-    double sum = 0.0, least = 1.0, most = 0.0;
-    for (const analysis::HeadLocality& other : heads) {
-      sum += other.quantized_mass[i];
-      least = std::min(least, other.quantized_mass[i]);
-      most = std::max(most, other.quantized_mass[i]);
+  // The mean over the heads of the layer; keys and values are told apart where they differ.
+  const auto mean = [&](std::size_t role) {
+    double sum = 0.0;
+    for (const analysis::HeadLocality& other : heads) sum += other.quantized_mass[role];
+    return number_text(100.0 * sum / static_cast<double>(heads.size()), 3);
+  };
+  double least = 1.0, most = 0.0;
+  for (const analysis::HeadLocality& other : heads)
+    for (const double mass : other.quantized_mass) {
+      least = std::min(least, mass);
+      most = std::max(most, mass);
     }
-    parts << tr("%1 %2 % (heads %3 to %4 %, this one %5 %)")
-                 .arg(names[static_cast<qsizetype>(i)], number_text(100.0 * sum / static_cast<double>(heads.size()), 3),
-                      number_text(100.0 * least, 3), number_text(100.0 * most, 3),
-                      number_text(100.0 * head.quantized_mass[i], 3));
-  }
-  const QString sinks = protected_.sinks > 0 ? tr(" and the first %1 tokens").arg(protected_.sinks) : QString();
-  return tr("mass outside the protected window%1: %2").arg(sinks, parts.join(QStringLiteral(", ")));
+  const bool both = head.quantized_mass.size() > 1 && mean(0) != mean(1);
+  return tr("mass outside the protected window: %1 (heads %2 to %3 %)")
+      .arg(both ? tr("keys %1 %, values %2 %").arg(mean(0), mean(1)) : tr("%1 %").arg(mean(0)),
+           number_text(100.0 * least, 3), number_text(100.0 * most, 3));
 }
 
 void LocalityView::setProtected(const ProtectedTokens& protectedTokens) {
