@@ -11,6 +11,7 @@
 #include "app/presenters/outlier_presenter.h"
 #include "app/presenters/results_presenter.h"
 #include "app/presenters/tokens_presenter.h"
+#include "app/presenters/weights_presenter.h"
 #include "app/workbench.h"
 #include "widgets/view_base.h"
 #include "widgets/views/alpha_sweep_view.h"
@@ -22,6 +23,7 @@
 #include "widgets/views/outlier_view.h"
 #include "widgets/views/results_view.h"
 #include "widgets/views/tokens_view.h"
+#include "widgets/views/weights_view.h"
 
 namespace qs {
 namespace {
@@ -46,6 +48,8 @@ const QList<ViewType>& view_types() {
       {QStringLiteral("error"), tr("Error"), tr("What a quantizer does to keys and values")},
       {QStringLiteral("attention"), tr("Attention"),
        tr("How far back attention looks, and what quantized keys change")},
+      {QStringLiteral("weights"), tr("Weights"),
+       tr("What quantization does to each linear, and how far a layer-by-layer method is")},
       {QStringLiteral("alpha"), tr("Alpha"),
        tr("SmoothQuant: how much difficulty to move from activations to weights")},
       {QStringLiteral("chat"), tr("Chat"), tr("Several variants answer one prompt side by side")},
@@ -66,6 +70,7 @@ ViewBase* make_view(const QString& type, Workbench& workbench, QWidget* parent) 
   if (type == QLatin1String("distribution")) return make<DistributionView, DistributionPresenter>(workbench, parent);
   if (type == QLatin1String("model")) return make<ModelView, ModelPresenter>(workbench, parent);
   if (type == QLatin1String("tokens")) return make<TokensView, TokensPresenter>(workbench, parent);
+  if (type == QLatin1String("weights")) return make<WeightsView, WeightsPresenter>(workbench, parent);
   if (type == QLatin1String("results")) return make<ResultsView, ResultsPresenter>(workbench, parent);
   return nullptr;
 }

@@ -54,6 +54,9 @@ class Workbench : public QObject {
   std::shared_ptr<const Variant> buildVariant(const QString& variantId, const JobContext& job);
   /// What layer-by-layer methods told while buildVariant ran.
   WeightRuns& weightRuns();
+  /// Quantizes one layer of a run that left a checkpoint again, with another setup line of the same method, and builds
+  /// the variant anew. @return the job; 0 when there is no such run
+  quint64 retryLayer(const QString& variantId, int layer, const QString& setup);
 
   /// The calibration that the KV setup of a variant needs, made on its calibrationText() or remembered; null when it
   /// needs none. Call inside a job.

@@ -5,6 +5,7 @@
 #include <QFileInfo>
 #include <QLocale>
 
+#include "app/layer_retry.h"
 #include "app/variant_builder.h"
 #include "app/workbench_impl.h"
 #include "backend/evaluation/evaluate.h"
@@ -118,6 +119,26 @@ QString Workbench::variantKey(const VariantEntry& entry) const {
   return QStringList{entry.modelId, entry.weights.trimmed(), entry.kv.trimmed(), weightCalibration(entry),
                      calibrationText(entry)}
       .join(QLatin1Char('\n'));
+}
+
+quint64 Workbench::retryLayer(const QString& variantId, int layer, const QString& setup) {
+  const auto entry = variantEntry(variantId);
+  const auto run = impl_->weight_runs.run(variantId);
+  if (!entry || !run || run->checkpoint.isEmpty()) return 0;
+  return jobs().start(
+      tr("Retry layer %1 of %2").arg(layer).arg(entry->name), QStringLiteral("weights"), JobLane::Compute,
+      [=, this, entry = *entry, folder = file_path(run->checkpoint)](const JobContext& job) {
+        const auto model = loadModel(entry.modelId, job.part(0.0, 0.1));
+        const auto capture = openCapture(weightCalibration(entry), job.part(0.1, 0.15));
+        retry_layer(*model, entry.weights.trimmed().toStdString(), setup.toStdString(), layer, *capture, folder,
+                    job.part(0.15, 0.6));
+        impl_->variants.drop(variantKey(entry));
+        buildVariant(variantId, job.part(0.6, 1.0));
+      },
+      this,
+      [this](const JobStatus& status) {
+        if (status.state == JobState::Failed) Q_EMIT failed(status.message, status.detail);
+      });
 }
 
 std::shared_ptr<const Variant> Workbench::buildVariant(const QString& variantId, const JobContext& job) {

@@ -43,7 +43,11 @@ std::vector<double> united(std::vector<double> alphas, const AlphaSweepResult& k
 
 QString with_layer_alphas(const QString& line, const std::vector<double>& alphas) {
   const auto setup = parse_weight_setup(line.toStdString());
-  std::vector<std::pair<std::string, std::string>> lines;  // setup line, layers "0,3,4"
+  struct Run {
+    std::string line;
+    std::size_t first = 0, last = 0;
+  };
+  std::vector<Run> runs;  // neighbours with one setup
   for (std::size_t layer = 0; layer < alphas.size(); ++layer) {
     Setup own = setup ? setup_of_layer(*setup, static_cast<std::int64_t>(layer)) : Setup{"smoothquant", {}};
     own.range = {};
@@ -54,16 +58,21 @@ QString with_layer_alphas(const QString& line, const std::vector<double>& alphas
                                                     "' is not smoothed, so that it has no alpha.");
       alpha->second = alphas[layer];
     }
-    const std::string text = own.method == "none" ? own.method : format_setup(own, weight_method_infos());
-    const auto known = std::find_if(lines.begin(), lines.end(), [&](const auto& entry) { return entry.first == text; });
-    if (known == lines.end())
-      lines.emplace_back(text, std::to_string(layer));
+    std::string text = own.method == "none" ? own.method : format_setup(own, weight_method_infos());
+    if (runs.empty() || runs.back().line != text)
+      runs.push_back({std::move(text), layer, layer});
     else
-      known->second += "," + std::to_string(layer);
+      runs.back().last = layer;
   }
-  if (lines.size() == 1) return QString::fromStdString(lines.front().first);
+  if (runs.empty()) return line;
+  if (runs.size() == 1) return QString::fromStdString(runs.front().line);
   std::string joined = "layers:";
-  for (const auto& [text, layers] : lines) joined += (joined.back() == ':' ? "" : ";") + layers + "=" + text;
+  for (const Run& run : runs) {
+    if (joined.back() != ':') joined += ';';
+    joined += std::to_string(run.first);
+    if (run.last > run.first) joined += "-" + std::to_string(run.last);
+    joined += "=" + run.line;
+  }
   return QString::fromStdString(format_setup(*parse_weight_setup(joined), weight_method_infos()));
 }
 

@@ -150,6 +150,7 @@ WeightRunPage::WeightRunPage(QWidget* parent) : QWidget(parent), model_(new Plai
       return activate(i);
     }
   });
+  refreshTable();
   refresh();
 }
 

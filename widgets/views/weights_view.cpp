@@ -37,7 +37,7 @@ QString metric_title(analysis::WeightMetric metric) {
     case analysis::WeightMetric::EffectiveBits:
       return WeightsView::tr("effective bits [bit]");
     case analysis::WeightMetric::OutputError:
-      return WeightsView::tr("layer output error");
+      return WeightsView::tr("output error, inputs uncorrelated");
   }
   return {};
 }
@@ -151,8 +151,7 @@ QWidget* WeightsView::buildErrors() {
   for (int i = 0; i < kMostVariants; ++i) {
     auto* canvas = addHeatmap(QStringLiteral("overview%1").arg(i), tr("Overview"));
     canvas->panel().cellTexts = true;
-    canvas->panel().x.title = tr("layer");
-    canvas->panel().y.title = tr("linear");
+    canvas->panel().x.label = [](std::int64_t layer) { return QStringLiteral("L%1").arg(layer); };
     canvas->setMinimumHeight(90);
     canvas->setVisible(false);
     canvas->describe = [this, i](Cell cell) { return describeOverview(i, cell); };
@@ -163,13 +162,14 @@ QWidget* WeightsView::buildErrors() {
   strip_ = new MetricStripCanvas(QStringLiteral("metrics"), left);
   strip_->panel().title = tr("Weights beside function");
   strip_->panel().reconstructionTitle = tr("weights: relative error");
-  strip_->panel().functionalTitle = tr("function: layer output error");
+  strip_->panel().functionalTitle = tr("function: output error, inputs uncorrelated");
   strip_->panel().placeholder = tr("No plan with quantized weights was compared yet.");
   strip_->setAccessibleName(strip_->panel().title);
   strip_->setToolTip(
       tr("Mean over all linears, weighted by their size. Function: relative error of x Wᵀ from the second moments of "
-         "each input channel in the capture. Disagree (red): the two rank the variants differently; what the layer "
-         "puts out is what counts"));
+         "each input channel in the capture, as if channels were uncorrelated. Methods that use correlations (GPTQ, "
+         "SpQR) are better than they look here: compare proxy loss / RTN's, or the output errors of the page Layers. "
+         "Disagree (red): the two rank the variants differently"));
   strip_->setMinimumHeight(110);
   addCanvas(strip_);
   stack->addWidget(strip_, 2);
@@ -407,7 +407,8 @@ FigureTable::Content WeightsView::tableOf(PanelCanvas* canvas) {
   content.rows = static_cast<int>(strip_->panel().variants().size());
   content.columns = 4;
   content.header = [](int c) {
-    return QStringList{tr("variant"), tr("weights: relative error"), tr("function: layer output error"), tr("disagree")}
+    return QStringList{tr("variant"), tr("weights: relative error"), tr("function: output error, inputs uncorrelated"),
+                       tr("disagree")}
         .value(c);
   };
   content.cell = [variants = strip_->panel().variants(), flags = strip_->panel().disagree()](int r, int c) -> QVariant {

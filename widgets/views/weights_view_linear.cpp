@@ -186,7 +186,7 @@ QString WeightsView::gridText(const WeightSide& side, std::size_t levels) const 
 void WeightsView::refreshHistogram() {
   PlotSpec spec;
   const WeightSide& side = shownSide();
-  spec.x = {tr("weight [weight units]")};
+  spec.x = {tr("weight")};
   spec.y = {tr("count"), true};
   spec.emptyText = side.why.isEmpty() ? tr("Choose a linear in the overview at the left.") : side.why;
   if (side.shown() && side.original.shape.size() == 2 && output_ < side.original.shape[0]) {
