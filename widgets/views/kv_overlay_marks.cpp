@@ -76,7 +76,9 @@ void show_overlay(HeatmapPanel& panel, const KvOverlayPtr& overlay, const Overla
     } else {
       if (o.quantized_begin > 0)
         panel.bands.push_back({true, 0.0, static_cast<double>(o.quantized_begin),
-                               tr("first %1 tokens (sinks) in full precision").arg(o.quantized_begin),
+                               o.quantized_begin == 1
+                                   ? tr("first token (sink) in full precision")
+                                   : tr("first %1 tokens (sinks) in full precision").arg(o.quantized_begin),
                                PanelBand::Look::Sinks});
       if (o.quantized_end < o.tokens)
         panel.bands.push_back({true, static_cast<double>(o.quantized_end), static_cast<double>(o.tokens),
