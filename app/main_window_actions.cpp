@@ -30,6 +30,7 @@
 #include "widgets/figure_export.h"
 #include "widgets/models/log_model.h"
 #include "widgets/view_base.h"
+#include "widgets/views/weights_view.h"
 
 namespace qs {
 namespace {
@@ -399,10 +400,10 @@ void MainWindow::buildWorkActions() {
   });
   add({"jobs.resume", jobs, tr("&Resume"), {}, {}}, {});
   off("jobs.resume", tr("Start the job again: finished points and evaluations are taken from the results file."));
-  add({"jobs.retry_layer", jobs, tr("Retry &Layer..."), {}, {}}, {});
-  off("jobs.retry_layer",
-      tr("Start the job of the plan again: it goes on from the layers that are finished. To give a layer other "
-         "settings, use Quantize › Per-layer Overrides."));
+  add({"jobs.retry_layer", jobs, tr("Retry &Layer..."), tr("One layer of a weight plan again with other settings"), {}},
+      [this] {
+        if (auto* view = qobject_cast<WeightsView*>(openView(QStringLiteral("weights")))) view->askRetryLayer();
+      });
   add({"jobs.log", jobs, tr("Show &Log"), tr("What happened, with details"), keys("Ctrl+Shift+G")}, [this] {
     log_->show();
     log_->raise();
