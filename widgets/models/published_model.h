@@ -12,7 +12,7 @@ namespace qs {
 class PublishedModel : public QAbstractTableModel {
   Q_OBJECT
  public:
-  enum Column { Label, Model, Quantity, Value, FullPrecision, Source, ColumnTotal };
+  enum Column { Label, Quantity, Value, FullPrecision, Model, Source, ColumnTotal };
   explicit PublishedModel(QObject* parent = nullptr);
 
   void setNumbers(std::vector<PublishedNumber> numbers);
