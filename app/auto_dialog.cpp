@@ -7,6 +7,7 @@
 #include <QFormLayout>
 #include <QHBoxLayout>
 #include <QHeaderView>
+#include <QKeyEvent>
 #include <QLabel>
 #include <QLineEdit>
 #include <QListWidget>
@@ -60,10 +61,6 @@ AutoDialog::AutoDialog(Workbench& workbench, const QString& modelId, QWidget* pa
   auto* buttons = new QDialogButtonBox(QDialogButtonBox::Close, this);
   add_ = buttons->addButton(tr("Add as plan"), QDialogButtonBox::AcceptRole);
   add_->setObjectName(QStringLiteral("autoAdd"));
-  for (QAbstractButton* button : buttons->buttons()) {
-    // Enter in a field must not end the dialog.
-    if (auto* push = qobject_cast<QPushButton*>(button)) push->setAutoDefault(false);
-  }
   column->addWidget(buttons);
   connect(buttons, &QDialogButtonBox::accepted, this, &QDialog::accept);
   connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
@@ -467,6 +464,13 @@ std::optional<VariantEntry> AutoDialog::plan() const {
   entry.kv = QString::fromStdString(result_->setup);
   if (!result_->calibration.empty()) entry.calibration = calibration_->currentData().toString();
   return entry;
+}
+
+void AutoDialog::keyPressEvent(QKeyEvent* event) {
+  // Enter in the field adds a candidate; it must not reach the default button.
+  const bool enter = event->key() == Qt::Key_Return || event->key() == Qt::Key_Enter;
+  if (enter && candidate_->hasFocus()) return event->accept();
+  QDialog::keyPressEvent(event);
 }
 
 void AutoDialog::done(int code) {

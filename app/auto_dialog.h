@@ -35,6 +35,9 @@ class AutoDialog : public QDialog {
 
   void done(int code) override;  ///< cancels a search that is running
 
+ protected:
+  void keyPressEvent(QKeyEvent* event) override;
+
  private:
   QWidget* buildQuestion();
   QWidget* buildAnswer();

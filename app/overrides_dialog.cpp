@@ -4,6 +4,7 @@
 #include <QHBoxLayout>
 #include <QHeaderView>
 #include <QItemSelectionModel>
+#include <QKeyEvent>
 #include <QLabel>
 #include <QLineEdit>
 #include <QPushButton>
@@ -68,6 +69,7 @@ OverridesDialog::OverridesDialog(PlanSide side, const QString& line, BitsShape s
   table_->setTabKeyNavigation(false);
   table_->setAlternatingRowColors(true);
   table_->verticalHeader()->setDefaultSectionSize(fontMetrics().lineSpacing() + 6);
+  table_->horizontalHeader()->setSectionResizeMode(LayerSetupsModel::Line, QHeaderView::Stretch);
   left_column->addWidget(table_, 1);
   split->addWidget(left);
 
@@ -101,10 +103,6 @@ OverridesDialog::OverridesDialog(PlanSide side, const QString& line, BitsShape s
   buttons_ = new QDialogButtonBox(QDialogButtonBox::Cancel, this);
   QPushButton* use = buttons_->addButton(tr("Use these setups"), QDialogButtonBox::AcceptRole);
   use->setObjectName(QStringLiteral("overridesAccept"));
-  for (QAbstractButton* button : buttons_->buttons()) {
-    // Enter selects layers; it must not close the dialog.
-    if (auto* push = qobject_cast<QPushButton*>(button)) push->setAutoDefault(false);
-  }
   column->addWidget(buttons_);
 
   try {
@@ -129,6 +127,13 @@ OverridesDialog::OverridesDialog(PlanSide side, const QString& line, BitsShape s
 }
 
 OverridesDialog::~OverridesDialog() { table_->setModel(nullptr); }
+
+void OverridesDialog::keyPressEvent(QKeyEvent* event) {
+  // Enter in the field selects layers; it must not reach the default button.
+  const bool enter = event->key() == Qt::Key_Return || event->key() == Qt::Key_Enter;
+  if (enter && range_->hasFocus()) return event->accept();
+  QDialog::keyPressEvent(event);
+}
 
 std::vector<int> OverridesDialog::selectedLayers() const {
   std::vector<int> layers;

@@ -26,6 +26,9 @@ class OverridesDialog : public QDialog {
   /// Neighbours with one setup in one range; a plain setup when all layers agree.
   QString line() const;
 
+ protected:
+  void keyPressEvent(QKeyEvent* event) override;
+
  private:
   void selectionChanged();
   void applyToSelected();

@@ -18,7 +18,7 @@ struct LayerSetupRow {
 class LayerSetupsModel : public QAbstractTableModel {
   Q_OBJECT
  public:
-  enum Column { Method, Line, Bits, Issue, ColumnTotal };
+  enum Column { Method, Bits, Line, Issue, ColumnTotal };
   explicit LayerSetupsModel(QObject* parent = nullptr);
 
   /// Keeps the selection of views: rows are replaced one by one when their count stays.
