@@ -251,7 +251,7 @@ void AutoDialog::fillCandidates() {
   struct Found {
     QString line;
     double bits;
-    bool calibrated;
+    bool by_hand;  ///< needs a calibration, or windows longer than those at first
   };
   std::vector<Found> found;
   for (const MethodInfo& info : kv_method_infos()) {
@@ -261,7 +261,8 @@ void AutoDialog::fillCandidates() {
         const auto method = make_kv_method(setup);
         // Those that follow attention are measured token by token; who wants that adds them by hand.
         if (!method->cannot_stream().empty() || method->depends_on_attention()) continue;
-        found.push_back({canonical(setup), kv_setup_bits(setup, shape), needs_kv_calibration(setup)});
+        const bool measurable = method->seen_by_query(KvRole::Value, window_->value() - 1).size() > 0;
+        found.push_back({canonical(setup), kv_setup_bits(setup, shape), needs_kv_calibration(setup) || !measurable});
       } catch (const Error&) {
         // does not fit the model
       }
@@ -276,7 +277,7 @@ void AutoDialog::fillCandidates() {
   int ticked = 0;
   double last = 0.0;
   for (const Found& candidate : found) {
-    const bool tick = ticked < kTickedAtFirst && !candidate.calibrated && candidate.bits > last + 0.5;
+    const bool tick = ticked < kTickedAtFirst && !candidate.by_hand && candidate.bits > last + 0.5;
     if (tick) last = candidate.bits, ++ticked;
     addCandidateItem(candidate.line, tick);
   }

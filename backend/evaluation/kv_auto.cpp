@@ -205,6 +205,20 @@ Candidates prepared(const std::shared_ptr<const Model>& model, const KvAutoReque
   return result;
 }
 
+/// A candidate whose window covers all that is measured would look perfect.
+void check_quantizes(const KvPlan& plan, const std::string& line, std::int64_t window, KvMode mode) {
+  if (line == "none" || plan.depends_on_attention()) return;
+  for (const KvRole role : {KvRole::Key, KvRole::Value}) {
+    const KvMethod& method = plan.layer(0);
+    const TokenRange seen =
+        mode == KvMode::Streaming ? method.seen_by_query(role, window - 1) : method.after_prefill(role, window);
+    if (seen.size() > 0) return;
+  }
+  throw Error(ErrorCode::InvalidArgument, "In windows of " + std::to_string(window) + " tokens '" + line +
+                                              "' still holds every token in full precision, so that its loss cannot "
+                                              "be measured. Use longer windows or leave it out.");
+}
+
 double mean(const std::vector<double>& values) {
   double sum = 0.0;
   for (const double value : values) sum += value;
@@ -307,6 +321,8 @@ KvAutoResult choose_kv_setups(std::shared_ptr<const Model> model, const KvAutoRe
   if (candidates.artifact) result.calibration = candidates.artifact->source;
 
   const std::size_t count = request.candidates.size();
+  for (std::size_t i = 0; i < count; ++i)
+    check_quantizes(*candidates.plans[i], line_of(request.candidates[i]), result.window, request.evaluation.kv_mode);
   std::vector<std::vector<double>> bits, cost;
   std::vector<Setup> singles;
   for (std::int64_t layer = 0; layer < layers; ++layer) {

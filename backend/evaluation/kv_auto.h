@@ -58,9 +58,8 @@ double bits_of_bytes_a_token(const ArchitectureSpec& spec, double bytes);
 /// Chooses a KV setup for each layer within a budget: KL divergence of each layer quantized alone with each candidate,
 /// a choice that minimises their sum, then the measured divergence of the whole against the best uniform setup. A run
 /// that was cancelled goes on where it stopped when it is started again with the same folder.
-/// @throws Error InvalidArgument when a candidate does not fit the model, two need different calibrations, or the
-/// budget
-///         is below the smallest that can be reached (which is named)
+/// @throws Error InvalidArgument when a candidate does not fit the model or quantizes nothing within a window, when two
+///         need different calibrations, or when the budget is below the smallest that can be reached (which is named)
 KvAutoResult choose_kv_setups(std::shared_ptr<const Model> model, const KvAutoRequest& request, const JobContext& job);
 
 /// One choice a row with the smallest sum of costs whose sum of bits is at most `budget`; exact on bits rounded up to

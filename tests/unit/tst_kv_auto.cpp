@@ -109,6 +109,12 @@ class TestKvAuto : public QObject {
     QVERIFY(choose_kv_setups(sample(), whole, {}).measured == 0);
   }
 
+  void aCandidateThatQuantizesNothingIsNamed() {
+    const QString why = refusal(request({"kivi:g=16,r=128", kEight}, 9.0));
+    QVERIFY2(why.contains(QLatin1String("'kivi:group_size=16'")), qPrintable(why));
+    QVERIFY2(why.contains(QLatin1String("windows of 64 tokens")), qPrintable(why));
+  }
+
   void calibratedCandidatesTakePart() {
     const QTemporaryDir folder;
     KvAutoRequest whole = request({"skvq:group_size=64,window=16,sink_tokens=0", kEight}, 9.0);
