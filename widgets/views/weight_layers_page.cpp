@@ -155,7 +155,7 @@ void WeightLayersPage::fillMetrics() {
 }
 
 void WeightLayersPage::setVariants(const QList<std::pair<QString, QString>>& variants) {
-  const QString before = variant();
+  const QString before = variant().isEmpty() ? wanted_ : variant();
   {
     const QSignalBlocker quiet(variants_);
     variants_->clear();
@@ -167,6 +167,7 @@ void WeightLayersPage::setVariants(const QList<std::pair<QString, QString>>& var
 
 QString WeightLayersPage::variant() const { return variants_->currentData().toString(); }
 void WeightLayersPage::setVariant(const QString& id) {
+  wanted_ = id;
   const QSignalBlocker quiet(variants_);
   if (const int index = variants_->findData(id); index >= 0) variants_->setCurrentIndex(index);
 }

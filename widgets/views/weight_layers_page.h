@@ -86,6 +86,7 @@ class WeightLayersPage : public QWidget {
   QLabel* note_;
   PlotView* plot_;
   PlainTableModel* model_;
+  QString wanted_;  ///< chosen before the variants were known
 };
 
 }  // namespace qs

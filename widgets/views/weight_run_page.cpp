@@ -155,7 +155,7 @@ WeightRunPage::WeightRunPage(QWidget* parent) : QWidget(parent), model_(new Plai
 }
 
 void WeightRunPage::setVariants(const QList<std::pair<QString, QString>>& variants) {
-  const QString before = variant();
+  const QString before = variant().isEmpty() ? wanted_ : variant();
   const QSignalBlocker quiet(variants_);
   variants_->clear();
   for (const auto& [id, label] : variants) variants_->addItem(label, id);
@@ -165,6 +165,7 @@ void WeightRunPage::setVariants(const QList<std::pair<QString, QString>>& varian
 QString WeightRunPage::variant() const { return variants_->currentData().toString(); }
 
 void WeightRunPage::setVariant(const QString& id) {
+  wanted_ = id;
   const QSignalBlocker quiet(variants_);
   if (const int index = variants_->findData(id); index >= 0) variants_->setCurrentIndex(index);
 }

@@ -74,6 +74,7 @@ class WeightRunPage : public QWidget {
   PlotView* plot_;
   QTableView* rows_;
   PlainTableModel* model_;
+  QString wanted_;  ///< chosen before the variants were known
 };
 
 }  // namespace qs
