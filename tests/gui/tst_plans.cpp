@@ -140,20 +140,21 @@ class TestPlans : public QObject {
   void theFreeParameterMeetsTheTarget() {
     VariantDialog dialog(*workbench_, plan(QStringLiteral("kivi:residual_length=256")), nullptr);
     dialog.show();
-    auto* run = child<QPushButton>(dialog, "solveRun");
+    SetupEditor& cache = dialog.editor(PlanSide::Kv);  // the other side has such a row too
+    auto* run = child<QPushButton>(cache, "solveRun");
     QTRY_VERIFY_WITH_TIMEOUT(run->isEnabled(), kPatience);
     dialog.focusSolve();
-    QCOMPARE(child<QComboBox>(dialog, "solveKey")->currentText(), QStringLiteral("group_size"));
-    type_number(child<QDoubleSpinBox>(dialog, "solveTarget"), "3.5");
+    QCOMPARE(child<QComboBox>(cache, "solveKey")->currentText(), QStringLiteral("group_size"));
+    type_number(child<QDoubleSpinBox>(cache, "solveTarget"), "3.5");
     QTest::mouseClick(run, Qt::LeftButton);
-    auto* answer = child<QLabel>(dialog, "solveAnswer");
+    auto* answer = child<QLabel>(cache, "solveAnswer");
     QTRY_VERIFY_WITH_TIMEOUT(answer->text().startsWith(QStringLiteral("group_size = 64:")), kPatience);
     QVERIFY2(answer->text().contains(QStringLiteral("next more: group_size = 32:")), qPrintable(answer->text()));
     QCOMPARE(dialog.entry().kv, QStringLiteral("kivi:group_size=64,residual_length=256"));
-    QVERIFY(child<QToolButton>(dialog, "group_size_reset")->isVisible());  // marked as different from the preset
+    QVERIFY(child<QToolButton>(cache, "group_size_reset")->isVisible());  // marked as different from the preset
     shoot(dialog, "plan-solved");
 
-    type_number(child<QDoubleSpinBox>(dialog, "solveTarget"), "1");
+    type_number(child<QDoubleSpinBox>(cache, "solveTarget"), "1");
     QTest::mouseClick(run, Qt::LeftButton);
     QTRY_VERIFY_WITH_TIMEOUT(answer->text().contains(QStringLiteral("cannot be reached")), kPatience);
     QCOMPARE(dialog.entry().kv, QStringLiteral("kivi:group_size=64,residual_length=256"));
