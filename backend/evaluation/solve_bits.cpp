@@ -277,6 +277,7 @@ std::string BitsSolution::why_not() const {
 
 std::vector<std::string> free_keys(const Setup& setup, const std::vector<MethodInfo>& methods) {
   std::vector<std::string> keys;
+  if (!setup.layers.empty()) return keys;
   for (std::size_t part = 0; part <= setup.then.size(); ++part) {
     const Setup& of = part == 0 ? setup : setup.then[part - 1];
     for (const ParamSpec& spec : info_of(of.method, methods).params) {

@@ -34,7 +34,7 @@ struct BitsSolution {
 };
 
 /// Parameters of a setup that can be solved for: numbers, choices and switches of its first method and of those behind
-/// plus signs, the latter as "scope.window".
+/// plus signs, the latter as "scope.window". None for a per-layer setup.
 std::vector<std::string> free_keys(const Setup& setup, const std::vector<MethodInfo>& methods);
 
 /// Computes the effective bits over the declared domain of one parameter: every value where there are few, otherwise

@@ -170,6 +170,7 @@ class TestSolveBits : public QObject {
     QVERIFY2(unknown.contains(QLatin1String("k_bits")) && unknown.contains(QLatin1String("width")),
              qPrintable(unknown));
     QVERIFY(refusal([] { solve_kv("layers:0=kivi;*=none", "k_bits", 3.0); }).contains(QLatin1String("layer")));
+    QVERIFY(free_keys(*parse_kv_setup("layers:0=kivi;*=none"), kv_method_infos()).empty());
     QVERIFY(!refusal([] { solve_kv("kivi", "k_bits", 0.0); }).isEmpty());
     // A residual that no group divides leaves no value.
     BitsShape odd = shape();
