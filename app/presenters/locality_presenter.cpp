@@ -197,6 +197,16 @@ TilePtr tile_of(const std::shared_ptr<const analysis::AttentionInput>& input, co
   return tile;
 }
 
+/// A setup line as format_setup writes it; empty when it cannot be read.
+QString canonical(const QString& line) {
+  try {
+    const auto setup = parse_kv_setup(line.toStdString());
+    return setup ? QString::fromStdString(format_setup(*setup, kv_method_infos())) : QString();
+  } catch (const Error&) {
+    return {};
+  }
+}
+
 }  // namespace
 
 LocalityPresenter::LocalityPresenter(Workbench& workbench, LocalityView& view)
@@ -235,7 +245,7 @@ void LocalityPresenter::applyWindow(qint64 tokens) {
       entry->kv = QString::fromStdString(format_setup(changed, kv_method_infos()));
       QString chosen;
       for (const VariantEntry& other : workbench().session().variants)
-        if (other.modelId == entry->modelId && other.kv == entry->kv && other.weights == entry->weights)
+        if (other.modelId == entry->modelId && canonical(other.kv) == entry->kv && other.weights == entry->weights)
           chosen = other.id;
       if (chosen.isEmpty()) {
         // The part behind the dot is the model.

@@ -92,6 +92,7 @@ QuantizedTensor Scope::quantize(const at::Tensor& x, KvRole role, const JobConte
 
 QuantizedTensor Scope::quantize_prompt(const KvPrompt& prompt, KvRole role, const JobContext& job) const {
   const at::Tensor& x = role == KvRole::Key ? prompt.key : prompt.value;
+  check_finite(x, role);
   const at::Tensor kept = kept_after_prompt(prompt);
   QuantizedTensor result;
   result.values = held_in_full_precision(x).clone();

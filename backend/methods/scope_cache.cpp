@@ -70,6 +70,8 @@ void ScopeCache::prefill(const at::Tensor& key, const at::Tensor& value) {
   if (key.size(0) != shape_.kv_heads || value.sizes() != key.sizes())
     throw Error(ErrorCode::InvalidArgument, "The cache expects keys and values of " + std::to_string(shape_.kv_heads) +
                                                 " KV heads and equal shapes.");
+  check_finite(key, KvRole::Key);
+  check_finite(value, KvRole::Value);
   const std::int64_t tokens = key.size(1);
   const std::int64_t rows = scoring_queries(options_, tokens, shape_);
   if (rows > 0 && (!query_.defined() || query_.size(1) != rows))

@@ -119,17 +119,24 @@ class TestMainWindow : public QObject {
     auto* view = qobject_cast<LocalityView*>(window_->viewOfType(QStringLiteral("attention")));
     QVERIFY(view);
     const QString id = workbench_->selection().selection().variantB, before = workbench_->variantEntry(id)->kv;
+    const auto variants = workbench_->session().variants;
     const auto length = [&] {
-      return std::get<int>(parse_kv_setup(workbench_->variantEntry(id)->kv.toStdString())->params["residual_length"]);
+      const QString shown = workbench_->variantEntry(workbench_->selection().selection().variantB)->kv;
+      return std::get<int>(parse_kv_setup(shown.toStdString())->params["residual_length"]);
     };
     Q_EMIT view->windowApplied(100);
     QCOMPARE(length(), 96);  // a multiple of the group of 32
+    QCOMPARE(workbench_->session().variants.size(), variants.size() + 1);
     Q_EMIT view->windowApplied(1);
     QCOMPARE(length(), 32);
-    action("edit.undo")->trigger();
-    QCOMPARE(length(), 96);
-    action("edit.undo")->trigger();
     QCOMPARE(workbench_->variantEntry(id)->kv, before);
+    // The same again finds the plan that there is.
+    const qsizetype made = workbench_->session().variants.size();
+    Q_EMIT view->windowApplied(96);
+    QCOMPARE(length(), 96);
+    QCOMPARE(workbench_->session().variants.size(), made);
+    while (workbench_->session().variants.size() > variants.size()) action("edit.undo")->trigger();
+    QCOMPARE(workbench_->session().variants, variants);
   }
 
   void theStripWrapsBeforeItsListsShrink() {

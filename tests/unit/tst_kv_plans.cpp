@@ -215,7 +215,7 @@ class TestKvPlans : public QObject {
   void aNanNamesLayerHeadAndToken_data() {
     QTest::addColumn<QString>("setup");
     for (const char* setup :
-         {"kivi:g=16,r=16", "rtn-token-asym:bits=4,g=16", "qaq", "scope:prompt=32,window=8,recent=8,max_out=64"})
+         {"kivi:g=16,r=16", "rtn-token-asym:bits=4,g=16", "qaq", "scope:prompt=32,window=16,recent=8,max_out=64"})
       QTest::newRow(setup) << setup;
   }
   void aNanNamesLayerHeadAndToken() {
