@@ -14,6 +14,7 @@ namespace {
 
 constexpr double kProfile = 34.0;  ///< height of the profile above, and of the bars of the one at the right
 constexpr int kLargestImage = 8192;
+constexpr double kCellGap = 6.0;        ///< pixels between the numbers of neighbouring cells
 constexpr double kSmallestText = 9.0;   ///< pixels a line, below which numbers in cells are left out
 constexpr double kTileSight = 1 << 21;  ///< cells in sight below which they are worth fetching
 constexpr double kMarkGrid = 3.0;       ///< pixels between the places where marks are sampled
@@ -200,11 +201,27 @@ void HeatmapPanel::paintBody(QPainter& painter, const QRectF& body, const Figure
 void HeatmapPanel::paintCellTexts(QPainter& painter, const QRectF& body, const FigureStyle& style) const {
   const QRectF v = viewport();
   const double width = body.width() / v.width(), height = body.height() / v.height();
-  // Fewer digits first, then a smaller font, down to what can still be read.
+  struct Text {
+    std::int64_t row, col;
+    QString text;
+  };
+  std::vector<Text> texts;
   const QFontMetricsF metrics(style.font);
-  const int digits = width < metrics.horizontalAdvance(QStringLiteral("0.000")) + 4 ? 2 : 3;
-  const double text_width = metrics.horizontalAdvance(digits == 2 ? QStringLiteral("0.00") : QStringLiteral("0.000"));
-  const double shrink = std::min({1.0, (width - 3) / text_width, (height - 1) / metrics.height()});
+  double widest = 0.0;
+  // Fewer digits first, then a smaller font, down to what can still be read; all cells or none.
+  for (const int digits : {3, 2}) {
+    texts.clear();
+    widest = 0.0;
+    for (auto r = static_cast<std::int64_t>(v.top()); r < std::min<double>(v.bottom(), static_cast<double>(rows()));
+         ++r)
+      for (auto c = static_cast<std::int64_t>(v.left()); c < std::min<double>(v.right(), static_cast<double>(cols()));
+           ++c) {
+        texts.push_back({r, c, number_text(data_->at(r, c), digits)});
+        widest = std::max(widest, metrics.horizontalAdvance(texts.back().text));
+      }
+    if (widest <= width - kCellGap) break;
+  }
+  const double shrink = std::min({1.0, (width - kCellGap) / std::max(1.0, widest), (height - 1) / metrics.height()});
   if (metrics.height() * shrink < kSmallestText) return;
   QFont font = style.font;
   if (font.pixelSize() > 0) {
@@ -213,16 +230,13 @@ void HeatmapPanel::paintCellTexts(QPainter& painter, const QRectF& body, const F
     font.setPointSizeF(font.pointSizeF() * shrink);
   }
   painter.setFont(font);
-  const QFontMetricsF used(font);
-  for (auto r = static_cast<std::int64_t>(v.top()); r < std::min<double>(v.bottom(), static_cast<double>(rows())); ++r)
-    for (auto c = static_cast<std::int64_t>(v.left()); c < std::min<double>(v.right(), static_cast<double>(cols()));
-         ++c) {
-      const float value = data_->at(r, c);
-      painter.setPen(oklab_lightness(colorOf(value)) > 0.62 ? QColor(20, 20, 20) : QColor(245, 245, 245));
-      const QRectF cell(toScreen(static_cast<double>(c), static_cast<double>(r), body), QSizeF(width, height));
-      const QString text = number_text(value, digits);
-      if (used.horizontalAdvance(text) <= width) painter.drawText(cell, Qt::AlignCenter, text);
-    }
+  for (const Text& text : texts) {
+    painter.setPen(oklab_lightness(colorOf(data_->at(text.row, text.col))) > 0.62 ? QColor(20, 20, 20)
+                                                                                  : QColor(245, 245, 245));
+    painter.drawText(
+        QRectF(toScreen(static_cast<double>(text.col), static_cast<double>(text.row), body), QSizeF(width, height)),
+        Qt::AlignCenter, text.text);
+  }
 }
 
 void HeatmapPanel::paintMarks(QPainter& painter, const QRectF& body) const {

@@ -11,6 +11,15 @@
 #include "widgets/view_base.h"
 
 namespace qs {
+namespace {
+
+QFont bold(const FigureStyle& style) {
+  QFont font = style.font;
+  font.setBold(true);
+  return font;
+}
+
+}  // namespace
 
 bool LinePanel::isEmpty() const {
   return std::all_of(series.begin(), series.end(), [](const LineSeries& s) { return s.y.empty(); });
@@ -91,6 +100,13 @@ analysis::ColorScale LinePanel::yScale() const {
   return scale;
 }
 
+QRectF LinePanel::captionRect(const QRectF& target, const FigureStyle& style) const {
+  const QRectF room = target.adjusted(6, titleHeight(style) + 2, -6, 0);
+  if (caption.isEmpty()) return {room.topLeft(), QSizeF(room.width(), 0)};
+  return {room.topLeft(),
+          QSizeF(room.width(), QFontMetricsF(bold(style)).boundingRect(room, Qt::TextWordWrap, caption).height() + 4)};
+}
+
 QRectF LinePanel::bodyRect(const QRectF& target, const FigureStyle& style) const {
   const QFontMetricsF metrics(style.font);
   double widest = metrics.horizontalAdvance(QStringLiteral("0.00"));
@@ -98,7 +114,7 @@ QRectF LinePanel::bodyRect(const QRectF& target, const FigureStyle& style) const
     widest = std::max(widest, metrics.horizontalAdvance(number_text(tick)));
   const double left = 12 + widest + (yTitle.isEmpty() ? 0 : metrics.height() + 2);
   const double bottom = metrics.height() + 8 + (xTitle.isEmpty() ? 0 : metrics.height());
-  const double top = titleHeight(style) + 2;
+  const double top = titleHeight(style) + 2 + captionRect(target, style).height();
   return QRectF(target.left() + left, target.top() + top, std::max(8.0, target.width() - left - 10),
                 std::max(8.0, target.height() - top - bottom));
 }
@@ -175,8 +191,7 @@ QRectF LinePanel::legendRect(const QRectF& body, const FigureStyle& style) const
        {QPointF(right, bottom), QPointF(right, top), QPointF(left, bottom), QPointF(left, top)}) {
     const QRectF area(corner, size);
     int crowd = crowding(area, body);
-    const bool captioned = corner.y() == top && (!caption.isEmpty() || !marks.empty());
-    if (captioned) crowd += 500;
+    if (corner.y() == top && !marks.empty()) crowd += 500;
     if (threshold) {
       const double y = yOf(*threshold, body);
       if (y > area.top() && y < area.bottom()) crowd += 100;
@@ -303,13 +318,9 @@ void LinePanel::paint(QPainter& painter, const QRectF& target, const FigureStyle
     }
   }
   if (!caption.isEmpty()) {
-    QFont bold = style.font;
-    bold.setBold(true);
-    painter.setFont(bold);
+    painter.setFont(bold(style));
     painter.setPen(style.foreground);
-    painter.drawText(
-        body.adjusted(8, 0, -8, 0).translated(0, marks.empty() ? 4 : mark_y - body.top() - metrics.ascent() + 4),
-        Qt::AlignTop | Qt::AlignRight | Qt::TextWordWrap, caption);
+    painter.drawText(captionRect(target, style), Qt::AlignTop | Qt::AlignLeft | Qt::TextWordWrap, caption);
   }
   painted_.reset();
   painter.restore();

@@ -27,7 +27,7 @@ class LinePanel : public FigurePanel {
   std::vector<LineSeries> series;
   std::vector<LineMark> marks;                      ///< vertical lines
   std::optional<double> threshold;                  ///< horizontal, draggable on screen
-  QString thresholdLabel, xTitle, yTitle, caption;  ///< caption: one emphasised sentence within the plot
+  QString thresholdLabel, xTitle, yTitle, caption;  ///< caption: one emphasised sentence above the plot
   bool logX = false, logY = false;
   std::optional<double> yLow, yHigh;   ///< fixed range; unset: of the data
   std::optional<std::int64_t> cursor;  ///< index into the first series
@@ -40,6 +40,7 @@ class LinePanel : public FigurePanel {
   void pan(double by);
 
   QRectF bodyRect(const QRectF& target, const FigureStyle& style) const override;
+  QRectF captionRect(const QRectF& target, const FigureStyle& style) const;  ///< between title and plot
   std::optional<std::int64_t> indexAt(double x, const QRectF& body) const;
   double axisAt(double x, const QRectF& body) const;
   double valueAt(double y, const QRectF& body) const;
