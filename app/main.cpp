@@ -62,7 +62,9 @@ int main(int argc, char** argv) {
        {{QStringLiteral("o"), QStringLiteral("output")},
         QStringLiteral("Folder of --headless, or file of figure."),
         QStringLiteral("PATH")},
-       {QStringLiteral("view"), QStringLiteral("View that figure draws: outliers, error, attention, alpha, chat."),
+       {QStringLiteral("view"),
+        QStringLiteral("View that figure draws: outliers, error, attention, alpha, chat, distribution, weights, "
+                       "results, model or tokens."),
         QStringLiteral("NAME")},
        {QStringLiteral("screenshot"), QStringLiteral("Grab the window with each view active into this folder."),
         QStringLiteral("DIR")},

@@ -246,7 +246,7 @@ class OverlaysTest : public QObject {
     choose(QStringLiteral("skvq"));
     idle();
     const LinePanel& curve = view.lines(QStringLiteral("curve"))->panel();
-    QVERIFY2(curve.caption.startsWith(QStringLiteral("mass outside the protected window: ")),
+    QVERIFY2(curve.caption.startsWith(QStringLiteral("Mass outside the protected window: ")),
              qPrintable(curve.caption));
     QVERIFY(std::any_of(curve.marks.begin(), curve.marks.end(), [](const LineMark& mark) {
       return mark.x == 32.0 && mark.label.contains(QStringLiteral("first 5, newest 32"));

@@ -277,7 +277,7 @@ class TestViewsTensor : public QObject {
     for (int h = 0; h < kHeads; ++h)
       mean += 100.0 * (1.0 - analysis::head_locality(input, h, 4, 0).mass_within(32)) / kHeads;
     QVERIFY2(curve->panel().caption.contains(QString::number(mean, 'g', 3)), qPrintable(curve->panel().caption));
-    QVERIFY(curve->panel().caption.startsWith(QStringLiteral("mass outside the protected window")));
+    QVERIFY(curve->panel().caption.startsWith(QStringLiteral("Mass outside the protected window")));
   }
 
   void tokenStripChoosesAToken() {

@@ -254,7 +254,7 @@ void LocalityView::refreshCurve() {
     if (protected_.newestLeast > 0 && protected_.newestLeast != protected_.newestMost)
       panel.marks.push_back({static_cast<double>(protected_.newestLeast), QString()});
     panel.caption = first->quantized_mass.empty()
-                        ? tr("mass outside %1 tokens: %2 %")
+                        ? tr("Mass outside %1 tokens: %2 %")
                               .arg(window_)
                               .arg(number_text(std::max(0.0, 100.0 * (1.0 - first->mass_within(window_))), 3))
                         : protectedText(a_.layers[layer], *first);
@@ -279,7 +279,7 @@ QString LocalityView::protectedText(const std::vector<analysis::HeadLocality>& h
       most = std::max(most, mass);
     }
   const bool both = head.quantized_mass.size() > 1 && mean(0) != mean(1);
-  return tr("mass outside the protected window: %1 (heads %2 to %3 %)")
+  return tr("Mass outside the protected window: %1 (heads %2 to %3 %)")
       .arg(both ? tr("keys %1 %, values %2 %").arg(mean(0), mean(1)) : tr("%1 %").arg(mean(0)),
            number_text(100.0 * least, 3), number_text(100.0 * most, 3));
 }
