@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/histogram.h"
 #include "backend/metrics.h"
 #include "backend/types/error.h"
 
@@ -106,18 +107,8 @@ WeightHistogram weight_histogram(std::span<const float> original, std::span<cons
   }
   result.low = low;
   result.high = high;
-  const double per_bin = bins / (high - low);
-  const auto counted = [&](std::span<const float> values) {
-    std::vector<std::int64_t> counts(static_cast<std::size_t>(bins));
-    for (const float value : values) {
-      if (!std::isfinite(value)) continue;
-      const auto bin = static_cast<std::int64_t>((value - low) * per_bin);
-      ++counts[static_cast<std::size_t>(std::clamp<std::int64_t>(bin, 0, bins - 1))];
-    }
-    return counts;
-  };
-  result.original = counted(original);
-  result.quantized = counted(quantized);
+  result.original = histogram(original, bins, low, high).counts;
+  result.quantized = histogram(quantized, bins, low, high).counts;
   return result;
 }
 
